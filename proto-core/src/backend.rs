@@ -1,0 +1,122 @@
+//! Values that a connector exchanges with the shell about backends.
+//!
+//! The machine decides when a backend socket opens, half-closes and goes; the shell owns the socket and reports. All
+//! timeouts and back-pressure therefore live in the core and are tested in virtual time.
+
+use std::net::SocketAddr;
+
+/// A flow between the tunnel and one backend socket; never reused while either side may still name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId {
+    /// The slot, dense: usable as an index.
+    pub index: u32,
+    /// Which use of the slot.
+    pub generation: u32,
+}
+
+/// The transport protocol of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// A byte stream.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// A request to the shell.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ToBackend<'a> {
+    /// Open a socket to `address`; answer with [`FromBackend::Opened`] or [`FromBackend::Refused`].
+    Open {
+        /// The new flow.
+        flow: FlowId,
+        /// Which kind of socket.
+        transport: Transport,
+        /// Where the backend listens.
+        address: SocketAddr,
+    },
+    /// Send one UDP payload (possibly empty) to the backend.
+    Datagram {
+        /// An open UDP flow.
+        flow: FlowId,
+        /// The payload.
+        payload: &'a [u8],
+    },
+    /// Bytes wait for a TCP backend: take them with `drain_stream`, and again whenever the socket is writable.
+    Readable {
+        /// An open TCP flow.
+        flow: FlowId,
+    },
+    /// There is room again for bytes from a TCP backend: read the socket into `fill_stream`.
+    Resume {
+        /// An open TCP flow.
+        flow: FlowId,
+    },
+    /// No byte will follow those already waiting: when they are written, shut the socket's write side.
+    HalfClose {
+        /// An open TCP flow.
+        flow: FlowId,
+    },
+    /// Both directions are done, or the flow has expired: drop the socket. The flow id is dead.
+    Close {
+        /// Any flow, also one that is still opening.
+        flow: FlowId,
+    },
+    /// The agent reset the connection: abort the socket, with a reset for TCP. The flow id is dead.
+    Reset {
+        /// Any flow, also one that is still opening.
+        flow: FlowId,
+    },
+}
+
+/// Why a backend could not be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Refusal {
+    /// The host answered that nobody listens.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// The host or its network is not reachable.
+    Unreachable,
+    /// This process has no socket left to give.
+    Exhausted,
+}
+
+/// A report from the shell.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FromBackend<'a> {
+    /// The TCP connection is established, or the UDP socket is ready.
+    Opened {
+        /// The flow of the request.
+        flow: FlowId,
+    },
+    /// The socket could not be opened or connected. The flow id is dead.
+    Refused {
+        /// The flow of the request.
+        flow: FlowId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The backend sent one UDP payload.
+    Datagram {
+        /// An open UDP flow.
+        flow: FlowId,
+        /// The payload, possibly empty.
+        payload: &'a [u8],
+    },
+    /// The host of a UDP backend said that nobody listens (ICMP port unreachable). The flow lives on.
+    PortUnreachable {
+        /// An open UDP flow.
+        flow: FlowId,
+    },
+    /// The TCP backend will send no more; everything before was given to `fill_stream`.
+    HalfClosed {
+        /// An open TCP flow.
+        flow: FlowId,
+    },
+    /// The TCP backend reset the connection, or its socket failed. The flow id is dead.
+    Reset {
+        /// An open TCP flow.
+        flow: FlowId,
+    },
+}

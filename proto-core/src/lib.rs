@@ -1,0 +1,15 @@
+//! The sans-IO core of a zero-trust network overlay: every protocol decision, no I/O, no clock, no entropy.
+//!
+//! Three machines are built from it, one per role: `Agent`, `Intermediate` and `Connector`. A shell (see the
+//! `runtime-*` crates) moves bytes and time in and out of them and decides nothing.
+//!
+//! # Map
+//! * [`machine`]: the contract between a machine and its shell.
+//! * [`backend`]: the values a connector exchanges with the shell that owns its backend sockets.
+//! * [`quic`]: the seam to a QUIC implementation, and the pool of connections above it.
+
+pub mod backend;
+pub mod id;
+pub mod machine;
+pub mod quic;
+pub mod rng;

@@ -1,0 +1,1 @@
+//! Placeholder of the skeleton; its first real commit replaces this line.
