@@ -13,3 +13,4 @@ pub mod id;
 pub mod machine;
 pub mod quic;
 pub mod rng;
+pub mod timer;

@@ -102,11 +102,16 @@ pub struct Forward {
 
 impl Forward {
     /// Nothing to forward.
-    pub const NONE: Self = Self { runs: [None; MAX_RUNS], len: 0 };
+    pub const NONE: Self = Self {
+        runs: [None; MAX_RUNS],
+        len: 0,
+    };
 
     /// Adds a run; `false` if the batch is split into too many already, and the run is dropped.
     pub fn push(&mut self, run: Run) -> bool {
-        let Some(slot) = self.runs.get_mut(self.len) else { return false };
+        let Some(slot) = self.runs.get_mut(self.len) else {
+            return false;
+        };
         *slot = Some(run);
         self.len += 1;
         true

@@ -5,12 +5,20 @@
 //! simulations. `quic::Pool` keeps many connections, finds the one a packet belongs to, and knows which of them
 //! want to send and when. Nothing here knows what travels in a DATAGRAM.
 
+pub mod accept;
 mod datagram;
+pub mod header;
+pub mod identity;
+mod pool;
+pub mod quiche;
+#[cfg(any(test, feature = "sim"))]
+pub mod testing;
 
 use std::fmt;
 use std::time::Instant;
 
 pub use datagram::Datagram;
+pub use pool::{ACK_AFTER, ACK_HOLD, Pool, PoolConfig, PoolEvent, PoolStats, STATELESS_SLOTS};
 
 use crate::machine::FourTuple;
 
@@ -32,7 +40,10 @@ impl Cid {
     pub fn new(id: &[u8]) -> Option<Self> {
         let mut bytes = [0; MAX_CID_LEN];
         bytes.get_mut(..id.len())?.copy_from_slice(id);
-        Some(Self { len: id.len() as u8, bytes })
+        Some(Self {
+            len: id.len() as u8,
+            bytes,
+        })
     }
 
     /// The id itself.
@@ -43,7 +54,9 @@ impl Cid {
 
 impl fmt::Debug for Cid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.as_bytes()
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -117,7 +130,12 @@ pub trait Provider {
     fn write_retry(&self, retry: WriteRetry<'_>, out: &mut [u8]) -> Option<usize>;
 
     /// Writes a Version Negotiation packet (RFC 9000 §17.2.1) that answers a packet with these ids.
-    fn write_version_negotiation(&self, client_scid: &Cid, client_dcid: &Cid, out: &mut [u8]) -> Option<usize>;
+    fn write_version_negotiation(
+        &self,
+        client_scid: &Cid,
+        client_dcid: &Cid,
+        out: &mut [u8],
+    ) -> Option<usize>;
 }
 
 /// The fields of a Retry packet.
@@ -197,6 +215,10 @@ pub struct PacketOut {
 pub trait Connection {
     /// Takes one QUIC packet (or several coalesced in one datagram). Errors change the state, never the caller.
     fn handle_packet(&mut self, packet: &mut [u8], path: FourTuple, now: Instant);
+
+    /// Whether `packet` ends with the token by which the peer says that it has lost this connection (RFC 9000 §10.3.1).
+    /// Its connection id is random, so the pool asks; on `true` it hands the packet to `handle_packet`.
+    fn is_stateless_reset(&self, packet: &[u8]) -> bool;
 
     /// Writes the next packet, no longer than `out`; `None` when nothing is to be sent that fits.
     fn poll_packet(&mut self, out: &mut [u8], now: Instant) -> Option<PacketOut>;

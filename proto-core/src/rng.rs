@@ -64,6 +64,9 @@ impl Rng {
 
     /// An empty map with a hasher of its own.
     pub fn map<K, V>(&mut self) -> SeededMap<K, V> {
-        HashMap::with_hasher(SeedableRandomState::with_seed(self.next_u64(), SharedSeed::global_fixed()))
+        HashMap::with_hasher(SeedableRandomState::with_seed(
+            self.next_u64(),
+            SharedSeed::global_fixed(),
+        ))
     }
 }

@@ -1,0 +1,540 @@
+//! Many connections behind one socket.
+//!
+//! The pool finds the connection that a packet belongs to, opens and accepts connections, and knows which of them have
+//! something to send, something to tell, or a timer running. Each question is answered by an index: connection ids in a
+//! hash table, deadlines in a heap, senders and talkers in queues. No wake-up looks at connections that have nothing to
+//! do. What travels inside connections is the role's business.
+//!
+//! Acknowledgements are held back for a moment ([`ACK_HOLD`], or [`ACK_AFTER`] packets), because QUIC stacks write one
+//! whenever they are asked to send: one acknowledgement per batch instead of one per packet.
+
+mod door;
+mod slot;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ::slab::Slab;
+
+pub use door::STATELESS_SLOTS;
+use door::Stateless;
+use slot::Slot;
+
+use super::accept::FrontDoor;
+use super::header::{Header, LongKind};
+use super::{
+    CannotConnect, Cid, CloseReason, Connect, Connection, ConnectionStats, Datagram, DatagramError,
+    LOCAL_CID_LEN, Provider, State,
+};
+use crate::id::ConnId;
+use crate::machine::{Deadline, FourTuple, Received, Wake};
+use crate::rng::{Rng, SeededMap};
+use crate::timer::DeadlineIndex;
+
+/// How long an acknowledgement may wait for company. A peer's probe timeout allows for `max_ack_delay` (25 ms), so this
+/// costs nothing but a slightly later congestion window.
+pub const ACK_HOLD: Duration = Duration::from_millis(1);
+
+/// After how many packets a held acknowledgement goes out at once: often enough to open a small congestion window.
+pub const ACK_AFTER: u32 = 16;
+
+/// Connection ids of ours that a peer holds at one time: the one in use and one to change to.
+const CIDS_PER_CONNECTION: usize = 2;
+
+/// What a pool does and how much it may hold.
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    /// Accept connections from strangers (a server).
+    pub accept: bool,
+    /// Demand proof of address from every client before any state exists (RFC 9000 §8.1.2).
+    pub retry: bool,
+    /// The key of stateless reset tokens; one that survives restarts makes peers notice a restart at once.
+    pub reset_key: Option<[u8; 32]>,
+    /// Most connections at one time; further ones are not answered.
+    pub max_connections: usize,
+    /// Most connections that are still in their handshake; further ones are not answered.
+    pub max_handshakes: usize,
+    /// Largest UDP payload to send, in bytes.
+    pub max_udp_payload: usize,
+}
+
+/// What a pool tells the role above it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolEvent {
+    /// The handshake is complete and the peer's certificate was accepted.
+    Established(ConnId),
+    /// DATAGRAMs wait: take them all with [`Pool::poll_datagram`].
+    Readable(ConnId),
+    /// The peer is now reached at another address, validated.
+    PathChanged(ConnId, FourTuple),
+    /// The connection is gone; the id is dead.
+    Closed(ConnId, CloseReason),
+}
+
+/// Counters of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections opened.
+    pub opened: u64,
+    /// Payloads that are not QUIC.
+    pub not_quic: u64,
+    /// Packets for connections that do not exist.
+    pub unknown_connection: u64,
+    /// Initials shorter than 1,200 bytes (RFC 9000 §14.1).
+    pub short_initial: u64,
+    /// Retry packets sent.
+    pub retries_sent: u64,
+    /// Tokens that proved an address.
+    pub tokens_valid: u64,
+    /// Tokens that did not.
+    pub tokens_invalid: u64,
+    /// Version Negotiation packets sent.
+    pub versions_negotiated: u64,
+    /// Stateless resets sent.
+    pub resets_sent: u64,
+    /// Connections not accepted because the pool or its handshakes were full.
+    pub refused_full: u64,
+    /// Stateless answers dropped because their queue was full.
+    pub stateless_dropped: u64,
+}
+
+/// Connections, and the indices over them.
+#[derive(Debug)]
+pub struct Pool<Q: Provider> {
+    provider: Q,
+    config: PoolConfig,
+    rng: Rng,
+    door: FrontDoor,
+    stateless: Stateless,
+    slots: Slab<Slot<Q::Connection>>,
+    generation: u32,
+    handshakes: usize,
+    cids: SeededMap<Cid, ConnId>,
+    /// Connections that this side opened: few, by configuration.
+    clients: Vec<ConnId>,
+    deadlines: DeadlineIndex,
+    dirty: VecDeque<ConnId>,
+    touched: VecDeque<ConnId>,
+    stash: transmit::Stash,
+    now: Instant,
+    stats: PoolStats,
+}
+
+impl<Q: Provider> Pool<Q> {
+    /// An empty pool.
+    pub fn new(provider: Q, config: PoolConfig, mut rng: Rng, now: Instant) -> Self {
+        let door = FrontDoor::new(config.reset_key, &mut rng, now);
+        let stateless = Stateless::new(config.accept);
+        Self {
+            cids: rng.map(),
+            provider,
+            config,
+            door,
+            stateless,
+            rng,
+            slots: Slab::new(),
+            generation: 0,
+            handshakes: 0,
+            clients: Vec::new(),
+            deadlines: DeadlineIndex::default(),
+            dirty: VecDeque::new(),
+            touched: VecDeque::new(),
+            stash: transmit::Stash::default(),
+            now,
+            stats: PoolStats::default(),
+        }
+    }
+
+    /// Opens a connection to `path.remote`.
+    ///
+    /// # Errors
+    /// If the configuration is unusable or the pool is full.
+    pub fn connect(
+        &mut self,
+        server_name: Option<&str>,
+        path: FourTuple,
+        now: Instant,
+    ) -> Result<ConnId, CannotConnect> {
+        if self.slots.len() >= self.config.max_connections {
+            return Err(CannotConnect("too many connections".into()));
+        }
+        let scid = self.fresh_cid();
+        let connection = self.provider.connect(
+            Connect {
+                server_name,
+                scid,
+                path,
+            },
+            now,
+        )?;
+        let id = self.insert(connection, Some(path.local));
+        self.clients.push(id);
+        if let Some(slot) = self.slot_mut(id) {
+            slot.peer = Some(path.remote);
+        }
+        self.stats.opened += 1;
+        self.own_cid(id, scid);
+        self.mark_dirty(id);
+        Ok(id)
+    }
+
+    /// Takes one received batch: every packet in it goes to its connection, or through the front door.
+    pub fn handle_datagram(&mut self, received: Received<'_>, now: Instant) {
+        self.advance(now);
+        let path = received.path;
+        let mut last: Option<(Cid, ConnId)> = None;
+        let size = received.segment_size();
+        for packet in received.payload.chunks_mut(size) {
+            let Ok(header) = Header::parse(packet, LOCAL_CID_LEN) else {
+                self.stats.not_quic += 1;
+                continue;
+            };
+            let (Header::Short { dcid } | Header::Long { dcid, .. }) = header;
+            let known = match last {
+                Some((cid, id)) if cid == dcid => Some(id),
+                Some(_) | None => self.cids.get(&dcid).copied(),
+            };
+            let Some(id) = known.or_else(|| self.stranger(&header, packet, path, now)) else {
+                continue;
+            };
+            last = Some((dcid, id));
+            self.deliver(id, packet, path, now);
+        }
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        while let Some(index) = self.deadlines.pop_due(self.now) {
+            let Some(slot) = self.slots.get_mut(index as usize) else {
+                continue;
+            };
+            let id = slot.id;
+            if slot.hold.is_some_and(|at| at <= self.now) {
+                slot.hold = None;
+                self.mark_dirty(id);
+                continue;
+            }
+            if slot.connection.poll_timeout().is_some_and(|at| at <= self.now) {
+                slot.connection.handle_timeout(self.now);
+                self.mark_dirty(id);
+                self.touch(id);
+                continue;
+            }
+            self.schedule(id);
+        }
+    }
+
+    /// The next event, oldest connection first.
+    pub fn poll_event(&mut self) -> Option<PoolEvent> {
+        while let Some(id) = self.touched.front().copied() {
+            if let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) {
+                if let Some(event) = slot.poll_event() {
+                    self.note(&event);
+                    return Some(event);
+                }
+                slot.touched = false;
+            }
+            self.touched.pop_front();
+        }
+        None
+    }
+
+    /// When [`Pool::handle_timeout`] or a drain is wanted.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        if !self.dirty.is_empty()
+            || !self.touched.is_empty()
+            || !self.stateless.is_empty()
+            || self.stash.is_full()
+        {
+            return Some(Deadline {
+                at: self.now,
+                wake: Wake::QueuedOutput,
+            });
+        }
+        self.deadlines
+            .earliest()
+            .map(|at| Deadline { at, wake: Wake::Quic })
+    }
+
+    /// The next DATAGRAM of a connection, moved out.
+    pub fn poll_datagram(&mut self, id: ConnId) -> Option<Datagram> {
+        self.slot_mut(id)?.connection.poll_datagram()
+    }
+
+    /// Queues a DATAGRAM on a connection, moving the buffer.
+    ///
+    /// # Errors
+    /// If the connection is gone or does not take it; the buffer is dropped.
+    pub fn send_datagram(&mut self, id: ConnId, datagram: Datagram) -> Result<(), DatagramError> {
+        let slot = self.slot_mut(id).ok_or(DatagramError::NotReady)?;
+        slot.connection.send_datagram(datagram)?;
+        self.mark_dirty(id);
+        Ok(())
+    }
+
+    /// The largest DATAGRAM payload that a connection sends now.
+    pub fn max_datagram_len(&self, id: ConnId) -> Option<usize> {
+        self.slot(id)?.connection.max_datagram_len()
+    }
+
+    /// How many more DATAGRAMs a connection takes now; 0 if it is gone.
+    pub fn datagram_space(&self, id: ConnId) -> usize {
+        self.slot(id).map_or(0, |slot| slot.connection.datagram_space())
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ping(&mut self, id: ConnId) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.connection.ping();
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Closes a connection; [`PoolEvent::Closed`] follows.
+    pub fn close(&mut self, id: ConnId, code: u64, reason: &[u8], now: Instant) {
+        self.advance(now);
+        let now = self.now;
+        if let Some(slot) = self.slot_mut(id) {
+            slot.connection.close(code, reason, now);
+            self.mark_dirty(id);
+            self.touch(id);
+        }
+    }
+
+    /// Forgets a connection at once: its peer is told nothing and no event follows.
+    pub fn discard(&mut self, id: ConnId) {
+        if self.slot(id).is_some() {
+            self.remove(id);
+        }
+    }
+
+    /// Closes every connection with the same reason.
+    pub fn close_all(&mut self, code: u64, reason: &[u8], now: Instant) {
+        let ids: Vec<ConnId> = self.slots.iter().map(|(_, slot)| slot.id).collect();
+        for id in ids {
+            self.close(id, code, reason, now);
+        }
+    }
+
+    /// Whether every connection has said its goodbye: none is open, and nothing waits to be sent.
+    pub fn is_drained(&self) -> bool {
+        self.dirty.is_empty()
+            && !self.stash.is_full()
+            && self
+                .slots
+                .iter()
+                .all(|(_, slot)| matches!(slot.connection.state(), State::Closing | State::Closed))
+    }
+
+    /// The certificate of a connection's peer, DER.
+    pub fn peer_certificate(&self, id: ConnId) -> Option<&[u8]> {
+        self.slot(id)?.connection.peer_certificate()
+    }
+
+    /// The agreed application protocol of a connection.
+    pub fn alpn(&self, id: ConnId) -> &[u8] {
+        self.slot(id).map_or(&[], |slot| slot.connection.alpn())
+    }
+
+    /// Where a connection's peer was last heard, as the pool saw it.
+    pub fn peer_address(&self, id: ConnId) -> Option<SocketAddr> {
+        self.slot(id)?.peer
+    }
+
+    /// Counters and estimates of a connection.
+    pub fn connection_stats(&self, id: ConnId) -> Option<ConnectionStats> {
+        Some(self.slot(id)?.connection.stats())
+    }
+
+    /// The number of connections, handshakes included.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Connection ids in the table, for tests of leaks.
+    pub fn cids_known(&self) -> usize {
+        self.cids.len()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> PoolStats {
+        self.stats
+    }
+
+    /// Time as the pool last saw it.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Time running backwards is clamped.
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn deliver(&mut self, id: ConnId, packet: &mut [u8], path: FourTuple, now: Instant) {
+        let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) else {
+            return;
+        };
+        let local = slot.client_local.unwrap_or(path.local);
+        let was_established = slot.established();
+        slot.connection.handle_packet(
+            packet,
+            FourTuple {
+                local,
+                remote: path.remote,
+            },
+            now,
+        );
+        slot.peer = Some(path.remote);
+        slot.unacked += 1;
+        let flush = !was_established || !slot.established() || slot.unacked >= ACK_AFTER;
+        if flush {
+            self.mark_dirty(id);
+        } else if !slot.dirty && slot.hold.is_none() {
+            slot.hold = Some(self.now + ACK_HOLD);
+            self.schedule(id);
+        }
+        self.touch(id);
+    }
+
+    fn note(&mut self, event: &PoolEvent) {
+        match event {
+            PoolEvent::Established(id) => {
+                self.handshakes = self.handshakes.saturating_sub(1);
+                self.refresh_cids(*id);
+            }
+            PoolEvent::Closed(id, _) => self.remove(*id),
+            PoolEvent::PathChanged(id, _) => self.refresh_cids(*id),
+            PoolEvent::Readable(_) => {}
+        }
+    }
+
+    fn insert(&mut self, connection: Q::Connection, client_local: Option<SocketAddr>) -> ConnId {
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.slots.vacant_entry();
+        let id = ConnId {
+            index: entry.key() as u32,
+            generation: self.generation,
+        };
+        entry.insert(Slot::new(id, connection, client_local));
+        self.handshakes += 1;
+        id
+    }
+
+    fn remove(&mut self, id: ConnId) {
+        let slot = self.slots.remove(id.index as usize);
+        if !slot.reported_established {
+            self.handshakes = self.handshakes.saturating_sub(1);
+        }
+        for cid in &slot.cids {
+            self.cids.remove(cid);
+        }
+        self.clients.retain(|client| *client != id);
+        self.deadlines.set(id.index, None);
+    }
+
+    fn slot(&self, id: ConnId) -> Option<&Slot<Q::Connection>> {
+        self.slots.get(id.index as usize).filter(|slot| slot.id == id)
+    }
+
+    fn slot_mut(&mut self, id: ConnId) -> Option<&mut Slot<Q::Connection>> {
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id)
+    }
+
+    fn fresh_cid(&mut self) -> Cid {
+        let mut bytes = [0; LOCAL_CID_LEN];
+        loop {
+            self.rng.fill(&mut bytes);
+            let cid = Cid::new(&bytes).expect("8 bytes fit");
+            if !self.cids.contains_key(&cid) {
+                return cid;
+            }
+        }
+    }
+
+    fn own_cid(&mut self, id: ConnId, cid: Cid) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.cids.push(cid);
+            self.cids.insert(cid, id);
+        }
+    }
+
+    /// Forgets ids that the peer has retired and gives it a spare one.
+    fn refresh_cids(&mut self, id: ConnId) {
+        while let Some(retired) = self
+            .slot_mut(id)
+            .and_then(|slot| slot.connection.poll_retired_cid())
+        {
+            self.cids.remove(&retired);
+            if let Some(slot) = self.slot_mut(id) {
+                slot.cids.retain(|cid| *cid != retired);
+                slot.spares = slot.spares.saturating_sub(1);
+            }
+        }
+        while self
+            .slot(id)
+            .is_some_and(|slot| slot.spares + 1 < CIDS_PER_CONNECTION && slot.connection.cids_wanted() > 0)
+        {
+            let cid = self.fresh_cid();
+            let token = self.door.reset_token(&cid);
+            self.own_cid(id, cid);
+            if let Some(slot) = self.slot_mut(id) {
+                slot.connection.provide_cid(cid, token);
+                slot.spares += 1;
+            }
+            self.mark_dirty(id);
+        }
+    }
+
+    fn mark_dirty(&mut self, id: ConnId) {
+        if let Some(slot) = self
+            .slots
+            .get_mut(id.index as usize)
+            .filter(|slot| slot.id == id && !slot.dirty)
+        {
+            slot.dirty = true;
+            self.dirty.push_back(id);
+        }
+    }
+
+    fn touch(&mut self, id: ConnId) {
+        if let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) {
+            slot.reported_readable = false;
+            if !slot.touched {
+                slot.touched = true;
+                self.touched.push_back(id);
+            }
+        }
+    }
+
+    /// Brings the deadline index up to date, lazily: an entry that is too early is corrected when it comes due, so the
+    /// timer that moves with every packet costs nothing per packet.
+    fn schedule(&mut self, id: ConnId) {
+        let Some(slot) = self.slots.get(id.index as usize).filter(|slot| slot.id == id) else {
+            return;
+        };
+        let wanted = [slot.connection.poll_timeout(), slot.hold]
+            .into_iter()
+            .flatten()
+            .min();
+        let Some(wanted) = wanted else { return };
+        // A provider that wants to be woken now although it was just given time would spin the shell.
+        let wanted = wanted.max(self.now + Duration::from_micros(1));
+        if self.deadlines.of(id.index).is_none_or(|current| wanted < current) {
+            self.deadlines.set(id.index, Some(wanted));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

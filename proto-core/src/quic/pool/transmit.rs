@@ -1,0 +1,127 @@
+//! Writing packets: from the queue of connections that want to send into batches of equal size.
+
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use super::Pool;
+use crate::machine::{Ecn, FourTuple, Transmit};
+use crate::quic::{Connection, PacketOut, Provider};
+
+/// Most datagrams in one batch: what Linux takes in one call with UDP_SEGMENT.
+const MAX_SEGMENTS: usize = 64;
+
+/// Most bytes in one batch: the largest UDP payload over IPv4.
+const MAX_BATCH: usize = 65_507;
+
+/// A packet that was written behind a batch but belongs on another path; it goes out next.
+#[derive(Debug, Default)]
+pub(super) struct Stash {
+    bytes: Vec<u8>,
+    path: Option<FourTuple>,
+}
+
+impl Stash {
+    pub(super) fn is_full(&self) -> bool {
+        self.path.is_some()
+    }
+
+    fn put(&mut self, packet: &[u8], path: FourTuple) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(packet);
+        self.path = Some(path);
+    }
+
+    fn take(&mut self, out: &mut [u8]) -> Option<(usize, FourTuple)> {
+        let path = self.path?;
+        out.get_mut(..self.bytes.len())?.copy_from_slice(&self.bytes);
+        self.path = None;
+        Some((self.bytes.len(), path))
+    }
+}
+
+impl<Q: Provider> Pool<Q> {
+    /// Writes the next batch into `buf`: datagrams of one connection on one path, all of one size but the last.
+    pub fn poll_transmit(&mut self, buf: &mut [u8], now: Instant) -> Option<Transmit> {
+        self.advance(now);
+        if let Some((len, path)) = self.stash.take(buf).or_else(|| self.stateless.pop(buf)) {
+            return Some(Transmit {
+                path,
+                ecn: Ecn::NotEct,
+                len,
+                segment_size: None,
+            });
+        }
+        while let Some(id) = self.dirty.pop_front() {
+            let now = self.now;
+            let first_len = self.config.max_udp_payload.min(buf.len());
+            let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) else {
+                continue;
+            };
+            let Some(first) = slot.connection.poll_packet(&mut buf[..first_len], now) else {
+                slot.dirty = false;
+                slot.hold = None;
+                slot.unacked = 0;
+                self.schedule(id);
+                self.touch_if_closed(id);
+                continue;
+            };
+            let batched = slot.established();
+            // Still in the queue, behind the others: nobody waits for one connection to run dry.
+            self.dirty.push_back(id);
+            return Some(if batched {
+                self.fill_batch(id, first, buf)
+            } else {
+                Transmit {
+                    path: first.path,
+                    ecn: Ecn::NotEct,
+                    len: first.len,
+                    segment_size: None,
+                }
+            });
+        }
+        None
+    }
+
+    fn fill_batch(&mut self, id: crate::id::ConnId, first: PacketOut, buf: &mut [u8]) -> Transmit {
+        let stride = first.len;
+        let end = buf.len().min(MAX_BATCH).min(stride.saturating_mul(MAX_SEGMENTS));
+        let mut len = stride;
+        while len + stride <= end {
+            let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) else {
+                break;
+            };
+            let Some(packet) = slot.connection.poll_packet(&mut buf[len..len + stride], self.now) else {
+                break;
+            };
+            if packet.path != first.path {
+                self.stash.put(&buf[len..len + packet.len], packet.path);
+                break;
+            }
+            len += packet.len;
+            if packet.len < stride {
+                break;
+            }
+        }
+        let segment_size = if len > stride {
+            NonZeroUsize::new(stride)
+        } else {
+            None
+        };
+        Transmit {
+            path: first.path,
+            ecn: Ecn::NotEct,
+            len,
+            segment_size,
+        }
+    }
+
+    /// Saying goodbye can complete with the last packet written; nobody else would notice.
+    fn touch_if_closed(&mut self, id: crate::id::ConnId) {
+        let closed = self
+            .slot(id)
+            .is_some_and(|slot| slot.connection.state() == crate::quic::State::Closed);
+        if closed {
+            self.touch(id);
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! QUIC by quiche: the only file that names that crate, and the only place of the core where a clock is read and entropy
+//! drawn, inside the library. Tests replace both from outside (the `virtual-clock` crate).
+//!
+//! TLS is set up here from PEM texts: the identity of this program, the authorities it trusts, and whether a peer must
+//! present a certificate. A server name that is an address is checked against the certificate's SAN iPAddress, because
+//! TLS itself only checks host names.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use boring::pkey::PKey;
+use boring::ssl::{SslContextBuilder, SslMethod, SslVerifyMode};
+use boring::x509::X509;
+
+use super::identity::names_address;
+use super::{
+    Accept, CannotConnect, Cid, CloseReason, Connect, Connection, ConnectionStats, Datagram, DatagramError,
+    PacketOut, Provider, State, WriteRetry,
+};
+use crate::machine::FourTuple;
+
+/// Longest reason phrase of a peer that is kept.
+const MAX_REASON_LEN: usize = 128;
+
+/// TLS alert 42, `bad_certificate` (RFC 8446 §6), as a QUIC error code (RFC 9001 §4.8).
+const BAD_CERTIFICATE: u64 = 0x100 + 42;
+
+/// TLS and transport of a [`QuicheProvider`].
+#[derive(Clone)]
+pub struct QuicheConfig {
+    /// The application protocols offered or accepted, best first.
+    pub alpn: Vec<Vec<u8>>,
+    /// This program's certificate chain and private key, PEM; servers need one.
+    pub identity: Option<PemIdentity>,
+    /// The authorities whose certificates are accepted from peers, PEM. Empty with `Verify::Required` accepts nobody.
+    pub trusted: Vec<u8>,
+    /// Whether the peer must prove who it is.
+    pub verify: Verify,
+    /// The groups of the key exchange, in BoringSSL's notation, best first.
+    pub groups: &'static str,
+    /// Silence after which a connection is given up.
+    pub idle_timeout: Duration,
+    /// Largest UDP payload sent and received, in bytes.
+    pub max_udp_payload: usize,
+    /// DATAGRAMs that may wait to be sent, per connection.
+    pub send_queue: usize,
+    /// DATAGRAMs that may wait to be read, per connection.
+    pub receive_queue: usize,
+}
+
+/// A certificate chain and its key.
+#[derive(Clone)]
+pub struct PemIdentity {
+    /// Leaf first.
+    pub chain: Vec<u8>,
+    /// PKCS #8 or the traditional forms.
+    pub key: Vec<u8>,
+}
+
+/// What is demanded of the peer's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// It must present one that a trusted authority signed.
+    Required,
+    /// Nothing: development only.
+    InsecureNone,
+}
+
+/// Towards a server: X25519 first, so that the ClientHello of a `ztna-v1` client fits one datagram.
+pub const CLIENT_GROUPS: &str = "X25519:P-256";
+
+/// What a server accepts, the post-quantum hybrid first.
+pub const SERVER_GROUPS: &str = "X25519MLKEM768:X25519:P-256";
+
+impl fmt::Debug for QuicheConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicheConfig")
+            .field("alpn", &self.alpn)
+            .field("verify", &self.verify)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PemIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PemIdentity(..)")
+    }
+}
+
+/// Why a configuration cannot be used; each variant names what to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The certificate chain is not PEM or holds no certificate.
+    Certificate,
+    /// The private key is not PEM, or protected by a pass phrase.
+    Key,
+    /// The private key does not belong to the certificate.
+    KeyMismatch,
+    /// The trusted authorities are not PEM or hold no certificate.
+    Trusted,
+    /// The library refused the rest.
+    Tls,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => "the certificate is not a PEM certificate chain",
+            Self::Key => "the private key is not an unencrypted PEM key",
+            Self::KeyMismatch => "the private key does not belong to the certificate",
+            Self::Trusted => "the CA file holds no PEM certificate",
+            Self::Tls => "the TLS library refused the configuration",
+        })
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// quiche's buffers: received DATAGRAMs become [`Datagram`]s without a copy, and are sent without one.
+#[derive(Clone, Debug, Default)]
+pub struct Buffers;
+
+/// Stream data; v1 sends none of its own.
+#[derive(Clone, Debug)]
+pub struct StreamBuffer(std::sync::Arc<[u8]>);
+
+impl AsRef<[u8]> for StreamBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl quiche::BufFactory for Buffers {
+    type Buf = StreamBuffer;
+    type DgramBuf = Datagram;
+
+    fn buf_from_slice(buf: &[u8]) -> StreamBuffer {
+        StreamBuffer(buf.into())
+    }
+
+    fn dgram_buf_from_slice(buf: &[u8]) -> Datagram {
+        buf.to_vec().into()
+    }
+}
+
+/// Makes quiche connections.
+pub struct QuicheProvider {
+    config: quiche::Config,
+    send_queue: usize,
+}
+
+impl fmt::Debug for QuicheProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QuicheProvider")
+    }
+}
+
+impl QuicheProvider {
+    /// Loads identities and trust, and fixes the transport parameters.
+    ///
+    /// # Errors
+    /// Names the part of the configuration that cannot be used.
+    pub fn new(config: &QuicheConfig) -> Result<Self, ConfigError> {
+        let tls = tls_context(config)?;
+        let mut quic = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls)
+            .map_err(|_| ConfigError::Tls)?;
+        let protocols: Vec<&[u8]> = config.alpn.iter().map(Vec::as_slice).collect();
+        quic.set_application_protos(&protocols)
+            .map_err(|_| ConfigError::Tls)?;
+        quic.set_max_idle_timeout(config.idle_timeout.as_millis() as u64);
+        quic.set_max_recv_udp_payload_size(config.max_udp_payload);
+        quic.set_max_send_udp_payload_size(config.max_udp_payload);
+        quic.enable_dgram(true, config.receive_queue, config.send_queue);
+        // Streams carry the signalling of v1 peers; a small window is read and dropped until somebody listens.
+        quic.set_initial_max_data(256 * 1024);
+        quic.set_initial_max_stream_data_bidi_local(64 * 1024);
+        quic.set_initial_max_stream_data_bidi_remote(64 * 1024);
+        quic.set_initial_max_streams_bidi(4);
+        quic.set_active_connection_id_limit(4);
+        quic.set_cc_algorithm(quiche::CongestionControlAlgorithm::CUBIC);
+        // The shell does not delay packets: release times would be ignored anyway.
+        quic.enable_pacing(false);
+        Ok(Self {
+            config: quic,
+            send_queue: config.send_queue,
+        })
+    }
+}
+
+fn tls_context(config: &QuicheConfig) -> Result<SslContextBuilder, ConfigError> {
+    let mut tls = SslContextBuilder::new(SslMethod::tls()).map_err(|_| ConfigError::Tls)?;
+    tls.set_curves_list(config.groups).map_err(|_| ConfigError::Tls)?;
+    if let Some(identity) = &config.identity {
+        let mut chain = X509::stack_from_pem(&identity.chain)
+            .map_err(|_| ConfigError::Certificate)?
+            .into_iter();
+        let leaf = chain.next().ok_or(ConfigError::Certificate)?;
+        tls.set_certificate(&leaf).map_err(|_| ConfigError::Certificate)?;
+        for issuer in chain {
+            tls.add_extra_chain_cert(issuer)
+                .map_err(|_| ConfigError::Certificate)?;
+        }
+        let key = PKey::private_key_from_pem(&identity.key).map_err(|_| ConfigError::Key)?;
+        tls.set_private_key(&key).map_err(|_| ConfigError::KeyMismatch)?;
+        tls.check_private_key().map_err(|_| ConfigError::KeyMismatch)?;
+    }
+    match config.verify {
+        Verify::Required => {
+            let trusted = X509::stack_from_pem(&config.trusted).map_err(|_| ConfigError::Trusted)?;
+            if trusted.is_empty() {
+                return Err(ConfigError::Trusted);
+            }
+            for authority in trusted {
+                tls.cert_store_mut()
+                    .add_cert(&authority)
+                    .map_err(|_| ConfigError::Trusted)?;
+            }
+            tls.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+        }
+        Verify::InsecureNone => tls.set_verify(SslVerifyMode::NONE),
+    }
+    Ok(tls)
+}
+
+fn id(cid: &Cid) -> quiche::ConnectionId<'_> {
+    quiche::ConnectionId::from_ref(cid.as_bytes())
+}
+
+impl Provider for QuicheProvider {
+    type Connection = QuicheConnection;
+
+    fn connect(&mut self, connect: Connect<'_>, _now: Instant) -> Result<QuicheConnection, CannotConnect> {
+        let expected_address = connect.server_name.and_then(|name| name.parse::<IpAddr>().ok());
+        let host = connect.server_name.filter(|_| expected_address.is_none());
+        self.config.set_stateless_reset_token(None);
+        let FourTuple { local, remote } = connect.path;
+        let connection =
+            quiche::connect_with_buffer_factory(host, &id(&connect.scid), local, remote, &mut self.config)
+                .map_err(|error| CannotConnect(format!("cannot open a connection: {error}")))?;
+        Ok(QuicheConnection::new(
+            connection,
+            expected_address,
+            self.send_queue,
+        ))
+    }
+
+    fn accept(&mut self, accept: Accept, _now: Instant) -> Result<QuicheConnection, CannotConnect> {
+        self.config
+            .set_stateless_reset_token(Some(u128::from_be_bytes(accept.reset_token)));
+        let FourTuple { local, remote } = accept.path;
+        let scid = id(&accept.scid);
+        let connection = match &accept.retry {
+            None => quiche::accept_with_buf_factory(&scid, None, local, remote, &mut self.config),
+            Some(ids) => {
+                let retry = quiche::RetryConnectionIds {
+                    original_destination_cid: &id(&ids.original),
+                    retry_source_cid: &id(&ids.retry),
+                };
+                quiche::accept_with_retry(&scid, retry, local, remote, &mut self.config)
+            }
+        };
+        let connection = connection.map_err(|error| CannotConnect(format!("cannot accept: {error}")))?;
+        Ok(QuicheConnection::new(connection, None, self.send_queue))
+    }
+
+    fn is_supported(&self, version: u32) -> bool {
+        quiche::version_is_supported(version)
+    }
+
+    fn write_retry(&self, retry: WriteRetry<'_>, out: &mut [u8]) -> Option<usize> {
+        let WriteRetry {
+            client_scid,
+            original_dcid,
+            retry_scid,
+            token,
+            version,
+        } = retry;
+        quiche::retry(
+            &id(&client_scid),
+            &id(&original_dcid),
+            &id(&retry_scid),
+            token,
+            version,
+            out,
+        )
+        .ok()
+    }
+
+    fn write_version_negotiation(
+        &self,
+        client_scid: &Cid,
+        client_dcid: &Cid,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        quiche::negotiate_version(&id(client_scid), &id(client_dcid), out).ok()
+    }
+}
+
+/// A quiche connection.
+pub struct QuicheConnection {
+    connection: quiche::Connection<Buffers>,
+    /// A server that was named by address must prove it; checked once, before the connection counts as established.
+    expected_address: Option<IpAddr>,
+    path: Option<FourTuple>,
+    send_queue: usize,
+}
+
+impl fmt::Debug for QuicheConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicheConnection")
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl QuicheConnection {
+    fn new(
+        connection: quiche::Connection<Buffers>,
+        expected_address: Option<IpAddr>,
+        send_queue: usize,
+    ) -> Self {
+        Self {
+            connection,
+            expected_address,
+            path: None,
+            send_queue,
+        }
+    }
+
+    fn check_address(&mut self) {
+        let Some(address) = self.expected_address.filter(|_| self.connection.is_established()) else {
+            return;
+        };
+        self.expected_address = None;
+        let named = self
+            .connection
+            .peer_cert()
+            .is_some_and(|der| names_address(der, address));
+        if !named {
+            let _ = self.connection.close(
+                false,
+                BAD_CERTIFICATE,
+                b"the certificate does not name this address",
+            );
+        }
+    }
+}
+
+impl Connection for QuicheConnection {
+    fn handle_packet(&mut self, packet: &mut [u8], path: FourTuple, _now: Instant) {
+        let info = quiche::RecvInfo {
+            from: path.remote,
+            to: path.local,
+        };
+        // An error closes the connection inside; the state tells.
+        let _ = self.connection.recv(packet, info);
+        if self.expected_address.is_some() {
+            self.check_address();
+        }
+    }
+
+    fn is_stateless_reset(&self, packet: &[u8]) -> bool {
+        let token = self
+            .connection
+            .peer_transport_params()
+            .and_then(|params| params.stateless_reset_token);
+        let (Some(token), Some(end)) = (token, packet.last_chunk::<16>()) else {
+            return false;
+        };
+        // All bytes are compared whatever they hold: the token is a secret until it is used.
+        token ^ u128::from_be_bytes(*end) == 0
+    }
+
+    fn poll_packet(&mut self, out: &mut [u8], _now: Instant) -> Option<PacketOut> {
+        match self.connection.send(out) {
+            Ok((len, info)) => Some(PacketOut {
+                len,
+                path: FourTuple {
+                    local: info.from,
+                    remote: info.to,
+                },
+            }),
+            Err(quiche::Error::Done) => None,
+            Err(error) => {
+                let _ = self.connection.close(false, 1, error.to_string().as_bytes());
+                None
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.connection.timeout_instant()
+    }
+
+    fn handle_timeout(&mut self, _now: Instant) {
+        self.connection.on_timeout();
+    }
+
+    fn send_datagram(&mut self, datagram: Datagram) -> Result<(), DatagramError> {
+        if self.state() != State::Established {
+            return Err(DatagramError::NotReady);
+        }
+        match self.connection.dgram_send_buf(datagram) {
+            Ok(()) => Ok(()),
+            Err(quiche::Error::Done) => Err(DatagramError::Full),
+            Err(quiche::Error::BufferTooShort) => Err(DatagramError::TooLarge),
+            Err(_) => Err(DatagramError::NotReady),
+        }
+    }
+
+    fn poll_datagram(&mut self) -> Option<Datagram> {
+        self.connection.dgram_recv_buf().ok()
+    }
+
+    fn max_datagram_len(&self) -> Option<usize> {
+        self.connection.dgram_max_writable_len()
+    }
+
+    fn datagram_space(&self) -> usize {
+        self.send_queue
+            .saturating_sub(self.connection.dgram_send_queue_len())
+    }
+
+    fn datagrams_queued(&self) -> usize {
+        self.connection.dgram_send_queue_len()
+    }
+
+    fn discard_streams(&mut self) -> usize {
+        let mut dropped = 0;
+        let mut buffer = [0; 1024];
+        while let Some(stream) = self.connection.stream_readable_next() {
+            while let Ok((len, fin)) = self.connection.stream_recv(stream, &mut buffer) {
+                dropped += len;
+                if fin {
+                    break;
+                }
+            }
+        }
+        dropped
+    }
+
+    fn ping(&mut self) {
+        let _ = self.connection.send_ack_eliciting();
+    }
+
+    fn state(&self) -> State {
+        if self.connection.is_closed() {
+            State::Closed
+        } else if self.connection.is_draining() || self.connection.local_error().is_some() {
+            State::Closing
+        } else if self.connection.is_established() && self.expected_address.is_none() {
+            State::Established
+        } else {
+            State::Handshaking
+        }
+    }
+
+    fn close_reason(&self) -> Option<CloseReason> {
+        if let Some(error) = self.connection.peer_error() {
+            let end = error.reason.len().min(MAX_REASON_LEN);
+            let reason = String::from_utf8_lossy(&error.reason[..end]).into_owned();
+            return Some(CloseReason::Peer {
+                application: error.is_app,
+                code: error.error_code,
+                reason,
+            });
+        }
+        if let Some(error) = self.connection.local_error() {
+            return Some(CloseReason::Local {
+                application: error.is_app,
+                code: error.error_code,
+            });
+        }
+        if self.connection.is_timed_out() {
+            return Some(CloseReason::TimedOut);
+        }
+        self.connection.is_closed().then_some(CloseReason::Reset)
+    }
+
+    fn close(&mut self, code: u64, reason: &[u8], _now: Instant) {
+        let _ = self.connection.close(true, code, reason);
+    }
+
+    fn peer_certificate(&self) -> Option<&[u8]> {
+        self.connection.peer_cert()
+    }
+
+    fn alpn(&self) -> &[u8] {
+        self.connection.application_proto()
+    }
+
+    fn poll_path_change(&mut self) -> Option<FourTuple> {
+        while let Some(event) = self.connection.path_event_next() {
+            if let quiche::PathEvent::PeerMigrated(local, remote) = event {
+                let path = FourTuple { local, remote };
+                if self.path.replace(path) != Some(path) {
+                    return Some(path);
+                }
+            }
+        }
+        None
+    }
+
+    fn cids_wanted(&self) -> usize {
+        self.connection.scids_left()
+    }
+
+    fn provide_cid(&mut self, cid: Cid, reset_token: [u8; 16]) {
+        let _ = self
+            .connection
+            .new_scid(&id(&cid), u128::from_be_bytes(reset_token), false);
+    }
+
+    fn poll_retired_cid(&mut self) -> Option<Cid> {
+        Cid::new(&self.connection.retired_scid_next()?)
+    }
+
+    fn stats(&self) -> ConnectionStats {
+        let stats = self.connection.stats();
+        let rtt = self
+            .connection
+            .path_stats()
+            .find(|path| path.active)
+            .map_or(Duration::ZERO, |path| path.rtt);
+        ConnectionStats {
+            received: stats.recv as u64,
+            sent: stats.sent as u64,
+            lost: stats.lost as u64,
+            rtt,
+        }
+    }
+}
