@@ -6,6 +6,7 @@
 //! # Map
 //! * [`machine`]: the contract between a machine and its shell.
 //! * [`backend`]: the values a connector exchanges with the shell that owns its backend sockets.
+//! * [`routing`]: inner IP packets, parsed, rewritten and answered.
 //! * [`quic`]: the seam to a QUIC implementation, and the pool of connections above it.
 
 pub mod backend;
@@ -13,4 +14,5 @@ pub mod id;
 pub mod machine;
 pub mod quic;
 pub mod rng;
+pub mod routing;
 pub mod timer;
