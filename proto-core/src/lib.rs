@@ -8,11 +8,17 @@
 //! * [`backend`]: the values a connector exchanges with the shell that owns its backend sockets.
 //! * [`routing`]: inner IP packets, parsed, rewritten and answered.
 //! * [`quic`]: the seam to a QUIC implementation, and the pool of connections above it.
+//! * [`wire`]: the bytes of the protocol, and nothing about what they mean.
+//! * [`backoff`]: when to try again.
 
 pub mod backend;
+pub mod backoff;
 pub mod id;
 pub mod machine;
 pub mod quic;
 pub mod rng;
 pub mod routing;
+#[cfg(test)]
+mod test_origin;
 pub mod timer;
+pub mod wire;
