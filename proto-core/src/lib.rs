@@ -9,13 +9,14 @@
 //! * [`routing`]: inner IP packets, parsed, rewritten and answered.
 //! * [`quic`]: the seam to a QUIC implementation, and the pool of connections above it.
 //! * [`wire`]: the bytes of the protocol, and nothing about what they mean.
-//! * [`backoff`]: when to try again.
+//! * [`registration`]: who uses and who publishes which service, on both sides; [`backoff`]: when to try again.
 
 pub mod backend;
 pub mod backoff;
 pub mod id;
 pub mod machine;
 pub mod quic;
+pub mod registration;
 pub mod rng;
 pub mod routing;
 #[cfg(test)]
