@@ -1,1 +1,33 @@
-//! Placeholder of the skeleton; its first real commit replaces this line.
+//! Everything that touches a file descriptor, written once for both shells.
+//!
+//! A machine of `proto_core` decides; this crate moves its bytes: a UDP socket with segmentation offload
+//! ([`UdpEndpoint`]), and beside it what a role has ([`Side`]): nothing for the intermediate, a TUN interface, or the
+//! backend sockets of a connector. All of it is non-blocking and knows the event loop only as a [`Reactor`]. The
+//! crates `runtime-mio` and `runtime-tokio` are such event loops; both call [`Driver::turn`] and sleep as it says.
+//!
+//! # Map
+//! * [`Reactor`], [`Ready`]: the seam to an event loop; states which readiness semantics hold.
+//! * [`UdpEndpoint`]: receive, forward and send in batches.
+//! * [`Side`], [`Shell`]: one machine with its descriptors, and one turn around them.
+//! * [`Driver`], [`RunConfig`]: signals, commands and the orderly end around a shell.
+//! * [`ShellStats`]: what happened, in numbers.
+
+mod command;
+mod driver;
+mod entropy;
+mod reactor;
+mod shell;
+mod side;
+mod signal;
+mod stats;
+mod udp;
+
+pub use command::{AskError, CommandSender, Commands, Context, command_channel};
+pub use driver::{Driver, ExitReport, Handler, Notice, Outcome, RunConfig, RunError, Step};
+pub use entropy::{NoEntropy, seed};
+pub use reactor::{Interest, Reactor, Ready, Token};
+pub use shell::{Budget, Shell, Sleep};
+pub use side::{Side, SideContext};
+pub use signal::Signals;
+pub use stats::{ShellStats, UdpDrop, UdpStats};
+pub use udp::{BindError, LocalAddress, UdpConfig, UdpEndpoint};
