@@ -11,6 +11,8 @@
 //! * [`wire`]: the bytes of the protocol, and nothing about what they mean.
 //! * [`registration`]: who uses and who publishes which service, on both sides; [`backoff`]: when to try again.
 
+#[cfg(test)]
+mod test_origin;
 pub mod backend;
 pub mod backoff;
 pub mod id;
@@ -19,7 +21,7 @@ pub mod quic;
 pub mod registration;
 pub mod rng;
 pub mod routing;
-#[cfg(test)]
-mod test_origin;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod timer;
 pub mod wire;

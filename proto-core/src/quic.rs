@@ -6,7 +6,11 @@
 //! want to send and when. Nothing here knows what travels in a DATAGRAM.
 
 pub mod accept;
+#[cfg(any(test, feature = "sim"))]
+pub mod conformance;
 mod datagram;
+#[cfg(any(test, feature = "sim"))]
+pub mod fake;
 pub mod header;
 pub mod identity;
 mod pool;

@@ -1,0 +1,176 @@
+//! A deterministic stand-in for QUIC, for simulations.
+//!
+//! It speaks version 1 as far as others can see: real long and short headers, Initials of 1200 bytes, a handshake of
+//! one round trip with certificates and application protocols, acknowledgements, loss detection and probes, DATAGRAMs
+//! in bounded queues, idle timeout, closing and draining, stateless resets, connection ids, path validation, Retry and
+//! Version Negotiation. So pools, roles and their timers meet what they meet over a real implementation, at a fraction
+//! of the cost, and twice the same seed gives twice the same bytes.
+//!
+//! What it leaves out: cryptography (a keyed checksum tells forged from genuine), header protection, streams, and
+//! congestion control beyond a plain window. It talks to itself only.
+
+mod codec;
+mod connection;
+mod crypto;
+mod frame;
+mod handshake;
+mod packet;
+mod paths;
+mod ranges;
+mod receive;
+mod recovery;
+mod seal;
+mod send;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use connection::FakeConnection;
+
+use super::{Accept, CannotConnect, Cid, Connect, Provider, WriteRetry};
+use crate::rng::Rng;
+
+/// A certificate: any bytes that pass for its DER, and what a verifier would read out of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FakeCertificate {
+    /// What [`Connection::peer_certificate`](super::Connection::peer_certificate) shows to the peer.
+    pub der: Vec<u8>,
+    /// Who signed it.
+    pub issuer: u32,
+    /// The host names it carries, compared without regard to ASCII case.
+    pub names: Vec<String>,
+}
+
+/// Whose certificates are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Those signed by one of these issuers, with the server's name checked by clients.
+    Issuers(Vec<u32>),
+    /// Any, also none at all, and no name is checked.
+    Anyone,
+}
+
+/// What a [`FakeProvider`] makes its connections with.
+#[derive(Clone, Debug)]
+pub struct FakeConfig {
+    /// Application protocols: a client offers all, a server takes the first of its own that is offered.
+    pub alpn: Vec<Vec<u8>>,
+    /// Our own certificate. A server without one cannot be verified by anybody.
+    pub certificate: Option<FakeCertificate>,
+    /// Whose certificates are accepted.
+    pub trust: Trust,
+    /// Whether a server asks for the client's certificate and refuses clients without one.
+    pub require_client_certificate: bool,
+    /// How long a connection survives without hearing from its peer.
+    pub idle_timeout: Duration,
+    /// The UDP payload of packets after the handshake, in bytes.
+    pub max_udp_payload: usize,
+    /// The largest DATAGRAM frame we take; `None` takes none.
+    pub max_datagram_frame: Option<u64>,
+    /// How many DATAGRAMs wait to be sent at most; more are refused.
+    pub send_queue: usize,
+    /// How many received DATAGRAMs wait to be polled at most; the oldest are dropped for more.
+    pub recv_queue: usize,
+    /// The least size of a ClientHello in bytes; more than about 1100 makes it span several Initials.
+    pub hello_len: usize,
+    /// How many connection ids of the peer we keep.
+    pub cid_limit: u64,
+}
+
+impl FakeConfig {
+    /// A configuration with the overlay's defaults: 30 s idle, 1350-byte payloads, no certificate, everyone trusted.
+    pub fn new(alpn: &[&[u8]]) -> Self {
+        Self {
+            alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+            certificate: None,
+            trust: Trust::Anyone,
+            require_client_certificate: false,
+            idle_timeout: Duration::from_secs(30),
+            max_udp_payload: 1350,
+            max_datagram_frame: Some(65_535),
+            send_queue: 1024,
+            recv_queue: 1024,
+            hello_len: 300,
+            cid_limit: 4,
+        }
+    }
+}
+
+/// Makes [`FakeConnection`]s.
+#[derive(Debug)]
+pub struct FakeProvider {
+    config: Arc<FakeConfig>,
+    rng: Rng,
+}
+
+impl FakeProvider {
+    /// A provider whose every random choice comes from `rng`.
+    pub fn new(config: FakeConfig, rng: Rng) -> Self {
+        Self {
+            config: Arc::new(config),
+            rng,
+        }
+    }
+}
+
+impl Provider for FakeProvider {
+    type Connection = FakeConnection;
+
+    fn connect(&mut self, connect: Connect<'_>, now: Instant) -> Result<FakeConnection, CannotConnect> {
+        if connect.server_name.is_some_and(str::is_empty) {
+            return Err(CannotConnect("the server name is empty".to_owned()));
+        }
+        Ok(FakeConnection::client(
+            self.config.clone(),
+            self.rng.fork(),
+            &connect,
+            now,
+        ))
+    }
+
+    fn accept(&mut self, accept: Accept, now: Instant) -> Result<FakeConnection, CannotConnect> {
+        Ok(FakeConnection::server(
+            self.config.clone(),
+            self.rng.fork(),
+            accept,
+            now,
+        ))
+    }
+
+    fn is_supported(&self, version: u32) -> bool {
+        version == packet::VERSION
+    }
+
+    fn write_retry(&self, retry: WriteRetry<'_>, out: &mut [u8]) -> Option<usize> {
+        let WriteRetry {
+            client_scid,
+            original_dcid,
+            retry_scid,
+            token,
+            version,
+        } = retry;
+        if version != packet::VERSION {
+            return None;
+        }
+        packet::write_retry(out, &client_scid, &retry_scid, &original_dcid, token)
+    }
+
+    fn write_version_negotiation(
+        &self,
+        client_scid: &Cid,
+        client_dcid: &Cid,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        packet::write_negotiation(out, client_scid, client_dcid)
+    }
+}
+
+/// Which end of a connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
