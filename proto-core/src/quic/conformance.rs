@@ -106,7 +106,7 @@ macro_rules! quic_conformance {
             handshake_survives_duplicates
             handshake_survives_reordering
             handshake_without_a_common_protocol_closes_both
-            handshake_prefers_the_servers_protocol
+            handshake_prefers_the_clients_protocol
             handshake_starts_with_a_full_initial
             handshake_follows_a_retry
             handshake_ends_on_version_negotiation

@@ -56,7 +56,7 @@ pub enum Trust {
 /// What a [`FakeProvider`] makes its connections with.
 #[derive(Clone, Debug)]
 pub struct FakeConfig {
-    /// Application protocols: a client offers all, a server takes the first of its own that is offered.
+    /// Application protocols: a client offers all, a server takes the first offered that it speaks.
     pub alpn: Vec<Vec<u8>>,
     /// Our own certificate. A server without one cannot be verified by anybody.
     pub certificate: Option<FakeCertificate>,

@@ -87,6 +87,9 @@ pub fn stateless_reset_ends_the_connection<H: Harness>(harness: &mut H) {
         packet.extend_from_slice(token);
         packet
     };
+    assert!(!pair.client.is_stateless_reset(&reset(b"some other token")));
+    assert!(pair.client.is_stateless_reset(&reset(&RESET_TOKEN)));
+    assert!(!pair.client.is_stateless_reset(&RESET_TOKEN[1..]));
     pair.post(Side::Server, reset(b"some other token"), DELAY);
     pair.run(DELAY * 2);
     assert!(pair.is_established());

@@ -90,8 +90,8 @@ pub fn handshake_without_a_common_protocol_closes_both<H: Harness>(harness: &mut
     assert_eq!(pair.server().state(), State::Closed);
 }
 
-/// Where several protocols are common, the server's order decides.
-pub fn handshake_prefers_the_servers_protocol<H: Harness>(harness: &mut H) {
+/// Where several protocols are common, the client's order decides.
+pub fn handshake_prefers_the_clients_protocol<H: Harness>(harness: &mut H) {
     let offer = |side, alpn: [&[u8]; 2]| Setup {
         alpn: alpn.map(<[u8]>::to_vec).to_vec(),
         ..Setup::new(side)
@@ -100,8 +100,8 @@ pub fn handshake_prefers_the_servers_protocol<H: Harness>(harness: &mut H) {
     let server = offer(Side::Server, [b"two", b"one"]);
     let mut pair = Pair::with(harness, &client, &server, Some(SERVER_NAME));
     pair.establish();
-    assert_eq!(pair.client.alpn(), b"two");
-    assert_eq!(pair.server().alpn(), b"two");
+    assert_eq!(pair.client.alpn(), b"one");
+    assert_eq!(pair.server().alpn(), b"one");
 }
 
 /// The first packet is an Initial of version 1 with our source id, in a datagram of at least 1200 bytes.

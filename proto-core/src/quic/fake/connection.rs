@@ -392,6 +392,17 @@ impl Connection for FakeConnection {
         self.run_timers();
     }
 
+    fn is_stateless_reset(&self, packet: &[u8]) -> bool {
+        // Shorter ones are no resets (RFC 9000 §10.3).
+        let Some(token) = packet.last_chunk::<16>().filter(|_| packet.len() >= 21) else {
+            return false;
+        };
+        let mut tokens = std::iter::once(&self.remote_id)
+            .chain(&self.spare_ids)
+            .filter_map(|id| id.token);
+        packet[0] & 0xc0 == 0x40 && tokens.any(|known| known == *token)
+    }
+
     fn poll_packet(&mut self, out: &mut [u8], now: Instant) -> Option<PacketOut> {
         self.advance_to(now);
         let len = self.write_packets(out)?;

@@ -200,12 +200,12 @@ fn read_certificate(reader: &mut Reader<'_>) -> Option<Option<FakeCertificate>> 
     Some(Some(FakeCertificate { der, issuer, names }))
 }
 
-/// The first of the server's protocols that the client offers.
+/// The first of the client's protocols that the server speaks.
 ///
 /// # Errors
 /// The alert to end the handshake with if there is none.
 pub(super) fn choose_alpn(server: &[Vec<u8>], client: &[Vec<u8>]) -> Result<Vec<u8>, Alert> {
-    let chosen = server.iter().find(|protocol| client.contains(protocol));
+    let chosen = client.iter().find(|protocol| server.contains(protocol));
     chosen.cloned().ok_or(Alert::NoApplicationProtocol)
 }
 

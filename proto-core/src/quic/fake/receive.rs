@@ -10,7 +10,7 @@ use super::seal::TAG_LEN;
 use super::space::Control;
 use super::{Side, Trust};
 use crate::machine::FourTuple;
-use crate::quic::{Cid, CloseReason, Datagram, State};
+use crate::quic::{Cid, CloseReason, Connection, Datagram, State};
 
 /// Transport error codes (RFC 9000 §20.1).
 const FRAME_ENCODING_ERROR: u64 = 0x07;
@@ -65,17 +65,6 @@ impl FakeConnection {
         if !genuine && self.side == Side::Server && self.stats.received == 0 && self.is_open() {
             self.vanish(CloseReason::Reset);
         }
-    }
-
-    fn is_stateless_reset(&self, datagram: &[u8]) -> bool {
-        // Shorter ones are no resets (RFC 9000 §10.3).
-        let Some(token) = datagram.last_chunk::<16>().filter(|_| datagram.len() >= 21) else {
-            return false;
-        };
-        let mut tokens = std::iter::once(&self.remote_id)
-            .chain(&self.spare_ids)
-            .filter_map(|id| id.token);
-        datagram[0] & 0xc0 == 0x40 && tokens.any(|known| known == *token)
     }
 
     /// Opens a packet and acts on its frames; `false` if it is not from the peer.
