@@ -8,14 +8,18 @@
 //! * [`backend`]: the values a connector exchanges with the shell that owns its backend sockets.
 //! * [`routing`]: inner IP packets, parsed, rewritten and answered.
 //! * [`quic`]: the seam to a QUIC implementation, and the pool of connections above it.
+//! * [`agent`]: the roles, composed of [`link`] (a client's connection to an intermediate, watched by [`keepalive`])
+//!   and the pool; configured by [`config`] values.
 //! * [`wire`]: the bytes of the protocol, and nothing about what they mean.
 //! * [`registration`]: who uses and who publishes which service, on both sides; [`backoff`]: when to try again.
 
-#[cfg(test)]
-mod test_origin;
+pub mod agent;
 pub mod backend;
 pub mod backoff;
+pub mod config;
 pub mod id;
+pub mod keepalive;
+pub mod link;
 pub mod machine;
 pub mod quic;
 pub mod registration;
@@ -23,5 +27,7 @@ pub mod rng;
 pub mod routing;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(test)]
+mod test_origin;
 pub mod timer;
 pub mod wire;

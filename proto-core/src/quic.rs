@@ -216,7 +216,7 @@ pub struct PacketOut {
 }
 
 /// One QUIC connection, sans-IO.
-pub trait Connection {
+pub trait Connection: fmt::Debug {
     /// Takes one QUIC packet (or several coalesced in one datagram). Errors change the state, never the caller.
     fn handle_packet(&mut self, packet: &mut [u8], path: FourTuple, now: Instant);
 

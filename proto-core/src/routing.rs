@@ -4,3 +4,4 @@
 //! it and know nothing of bytes.
 
 pub mod packet;
+pub mod table;

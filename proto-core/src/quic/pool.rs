@@ -244,6 +244,17 @@ impl<Q: Provider> Pool<Q> {
         None
     }
 
+    /// Whether [`Pool::poll_event`] may have something to tell.
+    pub fn has_events(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// Reads and drops what a connection's streams carry; returns the number of bytes.
+    pub fn discard_streams(&mut self, id: ConnId) -> usize {
+        self.slot_mut(id)
+            .map_or(0, |slot| slot.connection.discard_streams())
+    }
+
     /// When [`Pool::handle_timeout`] or a drain is wanted.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if !self.dirty.is_empty()

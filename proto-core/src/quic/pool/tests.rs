@@ -93,7 +93,7 @@ impl Wire {
         (wire, client, server)
     }
 
-    fn to_server(&mut self, bytes: &[u8], stride: Option<NonZeroUsize>) {
+    fn deliver_to_server(&mut self, bytes: &[u8], stride: Option<NonZeroUsize>) {
         let path = FourTuple {
             local: address(SERVER),
             remote: self.client_address,
@@ -108,7 +108,7 @@ impl Wire {
         self.server.handle_datagram(received, self.clock.now());
     }
 
-    fn to_client(&mut self, bytes: &[u8], stride: Option<NonZeroUsize>) {
+    fn deliver_to_client(&mut self, bytes: &[u8], stride: Option<NonZeroUsize>) {
         let path = FourTuple {
             local: address(CLIENT),
             remote: address(SERVER),
@@ -154,11 +154,11 @@ impl Wire {
         loop {
             let mut quiet = true;
             while let Some((transmit, bytes)) = self.poll_client() {
-                self.to_server(&bytes, transmit.segment_size);
+                self.deliver_to_server(&bytes, transmit.segment_size);
                 quiet = false;
             }
             while let Some(transmit) = self.server.poll_transmit(&mut buffer, self.clock.now()) {
-                self.to_client(&buffer[..transmit.len].to_vec(), transmit.segment_size);
+                self.deliver_to_client(&buffer[..transmit.len], transmit.segment_size);
                 quiet = false;
             }
             self.collect();
@@ -198,7 +198,7 @@ fn a_retry_proves_the_address_before_any_state_exists() {
     let mut wire = Wire::new(true, crate::quic::quiche::CLIENT_GROUPS);
     wire.connect();
     let (_, initial) = wire.poll_client().unwrap();
-    wire.to_server(&initial, None);
+    wire.deliver_to_server(&initial, None);
     assert_eq!((wire.server.len(), wire.server.stats().retries_sent), (0, 1));
     wire.settle();
     assert_eq!((wire.server.len(), wire.server.stats().tokens_valid), (1, 1));
@@ -210,7 +210,7 @@ fn a_retransmitted_client_hello_makes_no_second_connection() {
         let (mut wire, _, _) = Wire::established(retry);
         let accepted = wire.server.stats().accepted;
         for datagram in wire.sent_by_client.clone() {
-            wire.to_server(&datagram, None);
+            wire.deliver_to_server(&datagram, None);
         }
         wire.settle();
         assert_eq!(wire.server.stats().accepted, accepted, "with retry {retry}");
@@ -226,7 +226,7 @@ fn a_client_hello_of_two_datagrams_makes_one_connection() {
         let first: Vec<_> = std::iter::from_fn(|| wire.poll_client()).collect();
         assert!(first.len() >= 2, "a hybrid key share does not fit one datagram");
         for (transmit, bytes) in first {
-            wire.to_server(&bytes, transmit.segment_size);
+            wire.deliver_to_server(&bytes, transmit.segment_size);
         }
         wire.settle();
         assert!(
@@ -260,7 +260,7 @@ fn datagrams_travel_in_batches_of_equal_size() {
         "{} bytes in segments of {stride}",
         bytes.len()
     );
-    wire.to_server(&bytes, transmit.segment_size);
+    wire.deliver_to_server(&bytes, transmit.segment_size);
     wire.settle();
     let received: Vec<u8> = std::iter::from_fn(|| wire.server.poll_datagram(server))
         .map(|d| d[0])
@@ -273,7 +273,7 @@ fn acknowledgements_wait_for_company_but_not_for_long() {
     let (mut wire, client, server) = Wire::established(true);
     wire.client.send_datagram(client, vec![1; 100].into()).unwrap();
     let (transmit, bytes) = wire.poll_client().unwrap();
-    wire.to_server(&bytes, transmit.segment_size);
+    wire.deliver_to_server(&bytes, transmit.segment_size);
     wire.collect();
     let mut buffer = vec![0; 2000];
     assert_eq!(wire.server.poll_transmit(&mut buffer, wire.clock.now()), None);
@@ -375,7 +375,7 @@ fn strangers_get_short_answers_or_none() {
     let now = wire.clock.now();
     let mut other_version = vec![0xc0, 0xba, 0xba, 0xba, 0xba, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0];
     other_version.resize(1200, 0);
-    wire.to_server(&other_version, None);
+    wire.deliver_to_server(&other_version, None);
     let answer = wire.server.poll_transmit(&mut buffer, now).unwrap();
     assert!(answer.len < 1200 && buffer[1..5] == [0; 4], "version negotiation");
     for junk in [
@@ -384,12 +384,12 @@ fn strangers_get_short_answers_or_none() {
         &[0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0],
         &[0x40; 30],
     ] {
-        wire.to_server(junk, None);
+        wire.deliver_to_server(junk, None);
     }
     assert_eq!(wire.server.poll_transmit(&mut buffer, now), None);
     let mut junk_initial = vec![0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 5, 1, 2, 3, 4, 5];
     junk_initial.resize(1200, 0xee);
-    wire.to_server(&junk_initial, None);
+    wire.deliver_to_server(&junk_initial, None);
     assert_eq!(wire.server.stats().tokens_invalid, 1);
     assert!(wire.server.is_empty());
 }
@@ -398,7 +398,7 @@ fn strangers_get_short_answers_or_none() {
 fn answers_to_strangers_are_bounded() {
     let mut wire = Wire::new(true, crate::quic::quiche::CLIENT_GROUPS);
     for _ in 0..STATELESS_SLOTS + 10 {
-        wire.to_server(&[0x40; 100], None);
+        wire.deliver_to_server(&[0x40; 100], None);
     }
     assert_eq!(wire.server.stats().resets_sent, STATELESS_SLOTS as u64);
     assert_eq!(wire.server.stats().stateless_dropped, 10);
@@ -411,7 +411,7 @@ fn a_full_pool_refuses_the_next_client() {
     wire.connect();
     wire.connect();
     while let Some((transmit, bytes)) = wire.poll_client() {
-        wire.to_server(&bytes, transmit.segment_size);
+        wire.deliver_to_server(&bytes, transmit.segment_size);
     }
     assert_eq!((wire.server.len(), wire.server.stats().refused_full), (1, 1));
 }

@@ -1,0 +1,355 @@
+//! The agent: IP packets of a host on one side, one connection to an intermediate on the other.
+//!
+//! It decides which service a packet belongs to (by destination address), wraps it for that service and sends it; and
+//! it lets in only packets that come from a configured virtual address, whatever the intermediate delivers. Connection
+//! and registration are the link's; the tunnel interface and its routes are the shell's.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::config::AgentConfig;
+use crate::config::limits::{MAX_UDP_PAYLOAD, TunnelLimits};
+use crate::id::{ServiceId, ServiceIndex};
+use crate::link::{Link, LinkEvent, LinkStats};
+use crate::machine::{Deadline, Forward, Machine, Received, SendError, Transmit, Tunnel, Wake};
+use crate::quic::{Datagram, DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::rng::{Rng, Seed};
+use crate::routing::packet;
+use crate::routing::table::{RouteTable, endpoints};
+use crate::wire::datagram::{Role, routed_prefix};
+
+/// Counters of an agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgentStats {
+    /// Packets sent to services.
+    pub sent: u64,
+    /// Their bytes, without the wrapper.
+    pub sent_bytes: u64,
+    /// Packets handed to the host.
+    pub received: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Packets from the host that are not IP.
+    pub malformed: u64,
+    /// Packets from the host that no service wants.
+    pub no_route: u64,
+    /// Packets dropped because the service was not registered at that moment.
+    pub not_ready: u64,
+    /// Packets larger than the path carries, answered with ICMP.
+    pub too_large: u64,
+    /// Packets dropped because the send queue was full.
+    pub queue_full: u64,
+    /// Packets from the tunnel whose source is no virtual address.
+    pub spoofed: u64,
+    /// Packets from the tunnel dropped because the host did not take them.
+    pub inbound_full: u64,
+}
+
+/// Where an agent stands, for status pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentStatus {
+    /// Whether a connection to the intermediate is established.
+    pub connected: bool,
+    /// The address under which the intermediate sees this host.
+    pub observed: Option<std::net::SocketAddrV4>,
+    /// Each service and whether it is registered.
+    pub services: Vec<(ServiceId, bool)>,
+}
+
+#[derive(Debug)]
+struct Service {
+    id: ServiceId,
+    /// The bytes before every packet of this service.
+    prefix: Box<[u8]>,
+}
+
+/// The agent's machine.
+#[derive(Debug)]
+pub struct Agent<Q: Provider> {
+    pool: Pool<Q>,
+    link: Link,
+    services: Vec<Service>,
+    routes: RouteTable,
+    inbound: VecDeque<Datagram>,
+    limits: TunnelLimits,
+    stats: AgentStats,
+    shut_down: bool,
+}
+
+impl<Q: Provider> Agent<Q> {
+    /// An agent that connects at once.
+    pub fn new(config: AgentConfig, provider: Q, seed: &Seed, now: Instant) -> Self {
+        let mut rng = Rng::new(seed);
+        let routes = config.services.iter().enumerate().flat_map(|(index, service)| {
+            let index = ServiceIndex(index as u16);
+            service
+                .virtual_addresses
+                .iter()
+                .map(move |address| (*address, index))
+        });
+        let routes = RouteTable::new(routes.collect::<Vec<_>>(), &mut rng);
+        let pool_config = PoolConfig {
+            accept: false,
+            retry: false,
+            reset_key: None,
+            // The connection in use and one that is still saying goodbye.
+            max_connections: 4,
+            max_handshakes: 4,
+            max_udp_payload: MAX_UDP_PAYLOAD,
+        };
+        let ids: Vec<ServiceId> = config.services.into_iter().map(|service| service.id).collect();
+        let services = ids
+            .iter()
+            .map(|id| Service {
+                id: id.clone(),
+                prefix: routed_prefix(id),
+            })
+            .collect::<Vec<_>>();
+        let link = Link::new(
+            Role::Agent,
+            ids,
+            config.intermediate,
+            config.local,
+            rng.fork(),
+            now,
+        );
+        Self {
+            pool: Pool::new(provider, pool_config, rng.fork(), now),
+            link,
+            services,
+            routes,
+            inbound: VecDeque::new(),
+            limits: config.limits,
+            stats: AgentStats::default(),
+            shut_down: false,
+        }
+    }
+
+    /// Counters of the agent itself.
+    pub fn stats(&self) -> AgentStats {
+        self.stats
+    }
+
+    /// Counters of its connection keeping.
+    pub fn link_stats(&self) -> LinkStats {
+        self.link.stats()
+    }
+
+    /// Counters of its QUIC pool.
+    pub fn pool_stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> AgentStatus {
+        let registered = |index| self.link.is_registered(ServiceIndex(index as u16));
+        AgentStatus {
+            connected: self.link.connection().is_some(),
+            observed: self.link.observed(),
+            services: self
+                .services
+                .iter()
+                .enumerate()
+                .map(|(i, s)| (s.id.clone(), registered(i)))
+                .collect(),
+        }
+    }
+
+    /// Replaces the addresses of the intermediate, after its name was resolved again.
+    pub fn set_intermediate_addresses(&mut self, addresses: Vec<std::net::SocketAddr>) {
+        self.link.set_addresses(addresses);
+    }
+
+    /// The largest packet that fits to every service on the current path; `None` while not connected.
+    pub fn path_mtu(&self) -> Option<usize> {
+        let longest = self.services.iter().map(|service| service.prefix.len()).max()?;
+        self.pool
+            .max_datagram_len(self.link.connection()?)?
+            .checked_sub(longest)
+    }
+
+    fn process(&mut self, now: Instant) {
+        while let Some(event) = self.pool.poll_event() {
+            match event {
+                PoolEvent::Established(_) => self.link.on_established(&mut self.pool, now),
+                PoolEvent::Readable(id) => {
+                    while let Some(datagram) = self.pool.poll_datagram(id) {
+                        if let Some(packet) = self.link.on_datagram(&mut self.pool, datagram, now) {
+                            self.take_in(packet);
+                        }
+                    }
+                }
+                PoolEvent::PathChanged(..) => {}
+                PoolEvent::Closed(id, reason) => {
+                    if self.link.any_connection() == Some(id) {
+                        self.link.on_closed(reason, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets a packet in if it comes from a service: nobody else has business with this host.
+    fn take_in(&mut self, packet: Datagram) {
+        let from_service =
+            endpoints(&packet).is_some_and(|(source, _)| self.routes.service(source).is_some());
+        if !from_service {
+            self.stats.spoofed += 1;
+            return;
+        }
+        self.queue_inbound(packet);
+    }
+
+    fn queue_inbound(&mut self, packet: Datagram) {
+        if self.inbound.len() >= self.limits.inbound_packets {
+            self.stats.inbound_full += 1;
+            return;
+        }
+        self.inbound.push_back(packet);
+    }
+
+    fn route(&self, packet: &[u8]) -> Result<ServiceIndex, SendError> {
+        let (_, destination) = endpoints(packet).ok_or(SendError::Malformed)?;
+        self.routes.service(destination).ok_or(SendError::NoRoute)
+    }
+
+    fn try_send(&mut self, packet: &[u8], now: Instant) -> Result<(), SendError> {
+        let service = self.route(packet)?;
+        let id = self
+            .link
+            .connection()
+            .filter(|_| self.link.is_registered(service))
+            .ok_or(SendError::NotReady)?;
+        let Some(Service { prefix, .. }) = self.services.get(usize::from(service.0)) else {
+            return Err(SendError::NoRoute);
+        };
+        let room = self.pool.max_datagram_len(id).unwrap_or(0);
+        if prefix.len() + packet.len() > room {
+            let mtu = room.saturating_sub(prefix.len());
+            self.answer_too_big(packet, mtu);
+            return Err(SendError::TooLarge);
+        }
+        // The one allocation per packet of this side: the buffer that QUIC keeps until the packet is sent.
+        let mut datagram = Vec::with_capacity(prefix.len() + packet.len());
+        datagram.extend_from_slice(prefix);
+        datagram.extend_from_slice(packet);
+        self.link
+            .send(&mut self.pool, datagram.into(), now)
+            .map_err(|error| match error {
+                DatagramError::TooLarge => SendError::TooLarge,
+                DatagramError::Full => SendError::Full,
+                DatagramError::NotReady => SendError::NotReady,
+            })
+    }
+
+    fn answer_too_big(&mut self, original: &[u8], mtu: usize) {
+        let mut answer = Vec::new();
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        let due =
+            packet::parse(original).is_ok_and(|parsed| packet::too_big(original, &parsed, mtu, &mut answer));
+        if due {
+            self.queue_inbound(answer.into());
+        }
+    }
+}
+
+impl<Q: Provider> Machine for Agent<Q> {
+    type Event = LinkEvent;
+
+    fn handle_datagram(&mut self, received: Received<'_>, now: Instant) -> Forward {
+        self.pool.handle_datagram(received, now);
+        self.process(now);
+        Forward::NONE
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.pool.handle_timeout(now);
+        self.process(now);
+        let now = self.pool.now();
+        self.link.handle_timeout(&mut self.pool, now);
+        self.process(now);
+    }
+
+    fn poll_transmit(&mut self, buf: &mut [u8], now: Instant) -> Option<Transmit> {
+        if self
+            .poll_timeout()
+            .is_some_and(|deadline| deadline.at <= now && deadline.wake != Wake::QueuedOutput)
+        {
+            self.handle_timeout(now);
+        }
+        loop {
+            if let Some(transmit) = self.pool.poll_transmit(buf, now) {
+                return Some(transmit);
+            }
+            if !self.pool.has_events() {
+                return None;
+            }
+            self.process(now);
+        }
+    }
+
+    fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.link.poll_event()
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        if !self.inbound.is_empty() || self.link.has_events() {
+            return Some(Deadline {
+                at: self.pool.now(),
+                wake: Wake::QueuedOutput,
+            });
+        }
+        Deadline::earliest(self.pool.poll_timeout(), self.link.poll_timeout())
+    }
+
+    fn shut_down(&mut self, now: Instant) {
+        self.shut_down = true;
+        self.link.shut_down(&mut self.pool, now);
+        self.process(now);
+    }
+
+    fn is_drained(&self) -> bool {
+        self.shut_down && self.pool.is_drained()
+    }
+}
+
+impl<Q: Provider> Tunnel for Agent<Q> {
+    fn send_packet(&mut self, packet: &[u8], now: Instant) -> Result<(), SendError> {
+        let result = self.try_send(packet, now);
+        let stats = &mut self.stats;
+        match result {
+            Ok(()) => {
+                stats.sent += 1;
+                stats.sent_bytes += packet.len() as u64;
+            }
+            Err(SendError::Malformed) => stats.malformed += 1,
+            Err(SendError::NoRoute) => stats.no_route += 1,
+            Err(SendError::NotReady) => stats.not_ready += 1,
+            Err(SendError::TooLarge) => stats.too_large += 1,
+            Err(SendError::Full) => stats.queue_full += 1,
+        }
+        result
+    }
+
+    fn can_send(&self) -> bool {
+        // While there is no connection packets are dropped at once: a host that waits minutes for a retransmission is
+        // worse off than one that is told nothing.
+        self.link
+            .connection()
+            .is_none_or(|id| self.pool.datagram_space(id) > 0)
+    }
+
+    fn poll_packet(&mut self, buf: &mut [u8]) -> Option<usize> {
+        loop {
+            let packet = self.inbound.pop_front()?;
+            let Some(target) = buf.get_mut(..packet.len()) else {
+                self.stats.inbound_full += 1;
+                continue;
+            };
+            target.copy_from_slice(&packet);
+            self.stats.received += 1;
+            self.stats.received_bytes += packet.len() as u64;
+            return Some(packet.len());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Every size of a queue or table, with its argument.
+
+/// DATAGRAMs that wait to be sent on one connection: 20,000 a second for 50 ms, the longest that a busy two-core host
+/// keeps a process waiting. 1.3 MB at most.
+pub const SEND_QUEUE: usize = 1024;
+
+/// DATAGRAMs that wait to be read on one connection; they are read in the same turn, so this bounds one receive batch.
+pub const RECEIVE_QUEUE: usize = 1024;
+
+/// The largest UDP payload of `ztna-v1`.
+pub const MAX_UDP_PAYLOAD: usize = 1350;
+
+/// Events that wait for the program; beyond it the oldest is dropped and counted.
+pub const EVENT_QUEUE: usize = 1024;
+
+/// Queue lengths of an agent or connector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelLimits {
+    /// IP packets that wait for the host.
+    pub inbound_packets: usize,
+}
+
+impl Default for TunnelLimits {
+    fn default() -> Self {
+        Self {
+            inbound_packets: 4096,
+        }
+    }
+}
+
+/// Table sizes of an intermediate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntermediateLimits {
+    /// Clients at one time; a connection with its TLS state is some 30 KiB.
+    pub connections: usize,
+    /// Clients in their handshake: the work that a stranger with a valid address can cause.
+    pub handshakes: usize,
+    /// Services that one client registers for.
+    pub services_per_connection: usize,
+    /// Registrations of all clients.
+    pub registrations: usize,
+    /// Flows of one agent; the agent's own oldest goes first.
+    pub flows_per_agent: usize,
+    /// Flows of all agents.
+    pub flows: usize,
+}
+
+impl Default for IntermediateLimits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            handshakes: 1_000,
+            services_per_connection: 256,
+            registrations: 100_000,
+            flows_per_agent: 4_096,
+            flows: 1_000_000,
+        }
+    }
+}

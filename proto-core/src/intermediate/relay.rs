@@ -1,0 +1,96 @@
+//! The path of one DATAGRAM through the intermediate.
+
+use std::time::Instant;
+
+use super::Intermediate;
+use crate::id::ConnId;
+use crate::quic::{Datagram, DatagramError, Provider};
+use crate::registration::Unroutable;
+use crate::routing::packet::{self, Unreachable};
+use crate::wire::datagram::{FromClient, Malformed, Role, parse_from_client};
+
+impl<Q: Provider> Intermediate<Q> {
+    pub(super) fn on_readable(&mut self, id: ConnId, now: Instant) {
+        while let Some(datagram) = self.pool.poll_datagram(id) {
+            self.on_datagram(id, datagram, now);
+        }
+        self.stats.dropped.stream_bytes += self.pool.discard_streams(id) as u64;
+    }
+
+    fn on_datagram(&mut self, id: ConnId, mut datagram: Datagram, now: Instant) {
+        let received = datagram.len() as u64;
+        let connector = match parse_from_client(&datagram) {
+            Ok(FromClient::Register { role, service }) => {
+                let service = service.to_vec();
+                self.register(id, role, &service);
+                return;
+            }
+            Ok(FromClient::Routed { service, packet_at }) => {
+                let connector = self.registry.route(id, service);
+                datagram.advance(packet_at);
+                connector
+            }
+            Ok(FromClient::Packet) => match self.registry.role(id) {
+                Some(Role::Connector) => {
+                    self.reply(id, datagram, received, now);
+                    return;
+                }
+                Some(Role::Agent) => self.registry.route_implicit(id),
+                None => Err(Unroutable::NotRegistered),
+            },
+            Err(Malformed::NotAnIpPacket) => {
+                self.stats.dropped.not_ip += 1;
+                return;
+            }
+            Err(Malformed::Empty | Malformed::Truncated | Malformed::UnknownType(_)) => {
+                self.stats.dropped.malformed += 1;
+                return;
+            }
+        };
+        match connector {
+            Ok(connector) => {
+                if self.flows.outbound(id, connector, &mut datagram, now).is_err() {
+                    self.stats.dropped.flow_refused += 1;
+                    return;
+                }
+                self.relay(connector, datagram, received);
+            }
+            Err(Unroutable::NoConnector) => {
+                self.stats.dropped.no_connector += 1;
+                self.answer_unreachable(id, &datagram);
+            }
+            Err(Unroutable::NotRegistered) => self.stats.dropped.not_registered += 1,
+            Err(Unroutable::Ambiguous) => self.stats.dropped.ambiguous += 1,
+        }
+    }
+
+    /// A connector's packet goes to the agent whose packet opened the flow, and to nobody else.
+    fn reply(&mut self, connector: ConnId, mut datagram: Datagram, received: u64, now: Instant) {
+        let Some(agent) = self.flows.inbound(connector, &mut datagram, now) else {
+            self.stats.dropped.no_flow += 1;
+            return;
+        };
+        self.relay(agent, datagram, received);
+    }
+
+    fn relay(&mut self, to: ConnId, datagram: Datagram, received: u64) {
+        match self.pool.send_datagram(to, datagram) {
+            Ok(()) => {
+                self.stats.relayed += 1;
+                self.stats.relayed_bytes += received;
+            }
+            Err(DatagramError::Full) => self.stats.dropped.queue_full += 1,
+            Err(DatagramError::TooLarge) => self.stats.dropped.too_large += 1,
+            Err(DatagramError::NotReady) => self.stats.dropped.receiver_gone += 1,
+        }
+    }
+
+    /// Nobody publishes the service: the agent's host learns it at once instead of waiting for a timeout.
+    fn answer_unreachable(&mut self, agent: ConnId, original: &[u8]) {
+        let Ok(parsed) = packet::parse(original) else { return };
+        let mut answer = Vec::new();
+        if packet::unreachable(original, &parsed, Unreachable::Host, &mut answer) {
+            let _ = self.pool.send_datagram(agent, answer.into());
+        }
+    }
+}

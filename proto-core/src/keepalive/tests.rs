@@ -1,0 +1,59 @@
+use std::time::Duration;
+
+use super::*;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test needs some instant to count from"
+)]
+fn start() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn a_silent_connection_is_pinged_and_lives_while_answers_come() {
+    let mut now = start();
+    let mut keepalive = Keepalive::new(now);
+    for received in 0..10 {
+        assert_eq!(keepalive.next(), now + KEEPALIVE);
+        now = keepalive.next();
+        assert_eq!(keepalive.poll(received, now), Some(Action::Ping));
+        // The answer raises the count before patience ends.
+        assert_eq!(keepalive.poll(received + 1, now + PATIENCE), None);
+    }
+}
+
+#[test]
+fn an_unanswered_packet_ends_it_after_patience() {
+    let now = start();
+    let mut keepalive = Keepalive::new(now);
+    keepalive.on_sent(|| 5, now + Duration::from_secs(1));
+    keepalive.on_sent(
+        || unreachable!("only the first is noted"),
+        now + Duration::from_secs(3),
+    );
+    let end = now + Duration::from_secs(1) + PATIENCE;
+    assert_eq!(keepalive.next(), end);
+    assert_eq!(keepalive.poll(5, end - Duration::from_millis(1)), None);
+    assert_eq!(keepalive.poll(5, end), Some(Action::GiveUp));
+}
+
+#[test]
+fn traffic_in_both_directions_needs_no_ping() {
+    let mut now = start();
+    let mut keepalive = Keepalive::new(now);
+    for received in 0..100 {
+        now += Duration::from_secs(1);
+        assert_eq!(keepalive.poll(received, now), None);
+        keepalive.on_sent(|| received, now);
+    }
+}
+
+#[test]
+fn a_wake_after_hours_pings_before_it_gives_up() {
+    let now = start();
+    let mut keepalive = Keepalive::new(now);
+    let later = now + Duration::from_secs(7200);
+    assert_eq!(keepalive.poll(0, later), Some(Action::Ping));
+    assert_eq!(keepalive.poll(0, later), None);
+}

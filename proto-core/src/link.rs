@@ -1,0 +1,367 @@
+//! A client's connection to an intermediate, as agents and connectors keep it.
+//!
+//! The link decides when to connect and to which address, when a connection is dead, and how long to pause before the
+//! next attempt; it registers the services and reads control messages. The pause grows until a registration succeeds: an
+//! intermediate that accepts connections but serves nobody is not hammered. What IP packets mean is the role's
+//! business.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::config::IntermediateEndpoint;
+use crate::config::limits::EVENT_QUEUE;
+use crate::config::timing::{HANDSHAKE_TIMEOUT, RECONNECT_CAP, RECONNECT_FIRST};
+use crate::id::{ConnId, ServiceId, ServiceIndex};
+use crate::keepalive::{Action, Keepalive};
+use crate::machine::{Deadline, FourTuple, Wake};
+use crate::quic::{CloseReason, Datagram, DatagramError, Pool, Provider};
+use crate::registration::{Registrar, RegistrationEvent};
+use crate::rng::Rng;
+use crate::wire::datagram::{FromIntermediate, NackStatus, Role, parse_from_intermediate, write_register};
+
+/// What a client learns from its link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// Connected and authenticated; registration follows.
+    Connected {
+        /// The address of the intermediate.
+        remote: SocketAddr,
+    },
+    /// The intermediate accepted a registration.
+    Registered(ServiceIndex),
+    /// The intermediate refused a registration.
+    Denied(ServiceIndex, NackStatus),
+    /// The intermediate sees this client at another address than before.
+    Observed(SocketAddrV4),
+    /// The connection is gone; the next attempt follows by itself.
+    Disconnected(CloseReason),
+    /// No connection could be made; the next attempt follows by itself.
+    Unreachable {
+        /// The address that was tried.
+        remote: SocketAddr,
+        /// What was heard, if anything.
+        reason: Option<CloseReason>,
+    },
+}
+
+/// Counters of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Connections established after the first.
+    pub reconnections: u64,
+    /// Connections established.
+    pub connections: u64,
+    /// Control messages that could not be read.
+    pub malformed: u64,
+    /// Events dropped because the program did not take them.
+    pub events_dropped: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Not connected; the next attempt is due then.
+    Down { retry_at: Instant },
+    /// A handshake is under way.
+    Connecting {
+        id: ConnId,
+        remote: SocketAddr,
+        until: Instant,
+    },
+    /// Connected.
+    Up { id: ConnId, keepalive: Keepalive },
+    /// Shut down for good.
+    Closed,
+}
+
+/// One client connection to one intermediate.
+#[derive(Debug)]
+pub(crate) struct Link {
+    role: Role,
+    services: Vec<ServiceId>,
+    endpoint: IntermediateEndpoint,
+    next_address: usize,
+    local: SocketAddr,
+    state: State,
+    registrar: Registrar,
+    backoff: Backoff,
+    rng: Rng,
+    observed: Option<SocketAddrV4>,
+    events: VecDeque<LinkEvent>,
+    stats: LinkStats,
+}
+
+/// The application error code of an orderly end.
+pub(crate) const CODE_GOODBYE: u64 = 0;
+
+/// The application error code for an intermediate that does not answer registrations.
+const CODE_UNANSWERED: u64 = 1;
+
+impl Link {
+    pub(crate) fn new(
+        role: Role,
+        services: Vec<ServiceId>,
+        endpoint: IntermediateEndpoint,
+        local: SocketAddr,
+        rng: Rng,
+        now: Instant,
+    ) -> Self {
+        Self {
+            role,
+            registrar: Registrar::new(role, services.clone()),
+            services,
+            endpoint,
+            next_address: 0,
+            local,
+            state: State::Down { retry_at: now },
+            backoff: Backoff::new(RECONNECT_FIRST, RECONNECT_CAP),
+            rng,
+            observed: None,
+            events: VecDeque::new(),
+            stats: LinkStats::default(),
+        }
+    }
+
+    /// The connection, while it is established.
+    pub(crate) fn connection(&self) -> Option<ConnId> {
+        match self.state {
+            State::Up { id, .. } => Some(id),
+            State::Down { .. } | State::Connecting { .. } | State::Closed => None,
+        }
+    }
+
+    /// The connection, established or not.
+    pub(crate) fn any_connection(&self) -> Option<ConnId> {
+        match self.state {
+            State::Up { id, .. } | State::Connecting { id, .. } => Some(id),
+            State::Down { .. } | State::Closed => None,
+        }
+    }
+
+    pub(crate) fn is_registered(&self, service: ServiceIndex) -> bool {
+        self.connection().is_some() && self.registrar.is_registered(service)
+    }
+
+    pub(crate) fn observed(&self) -> Option<SocketAddrV4> {
+        self.observed
+    }
+
+    pub(crate) fn stats(&self) -> LinkStats {
+        self.stats
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Queues a DATAGRAM on the connection.
+    pub(crate) fn send<Q: Provider>(
+        &mut self,
+        pool: &mut Pool<Q>,
+        datagram: Datagram,
+        now: Instant,
+    ) -> Result<(), DatagramError> {
+        let State::Up { id, keepalive } = &mut self.state else {
+            return Err(DatagramError::NotReady);
+        };
+        pool.send_datagram(*id, datagram)?;
+        keepalive.on_sent(
+            || pool.connection_stats(*id).map_or(0, |stats| stats.received),
+            now,
+        );
+        Ok(())
+    }
+
+    /// Replaces the addresses, after the host name was resolved again. The current connection stays.
+    pub(crate) fn set_addresses(&mut self, addresses: Vec<SocketAddr>) {
+        if !addresses.is_empty() {
+            self.endpoint.addresses = addresses;
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Deadline> {
+        let deadline = |at, wake| Some(Deadline { at, wake });
+        match self.state {
+            State::Down { retry_at } => deadline(retry_at, Wake::Reconnect),
+            State::Connecting { until, .. } => deadline(until, Wake::Reconnect),
+            State::Up { keepalive, .. } => Deadline::earliest(
+                deadline(keepalive.next(), Wake::Keepalive),
+                self.registrar.poll_timeout().map(|at| Deadline {
+                    at,
+                    wake: Wake::Registration,
+                }),
+            ),
+            State::Closed => None,
+        }
+    }
+
+    pub(crate) fn handle_timeout<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
+        match self.state {
+            State::Down { retry_at } if retry_at <= now => self.connect(pool, now),
+            State::Connecting { id, remote, until } if until <= now => {
+                pool.discard(id);
+                self.tell(LinkEvent::Unreachable { remote, reason: None });
+                self.retry_later(now);
+            }
+            State::Up { id, mut keepalive } => {
+                let received = pool.connection_stats(id).map_or(0, |stats| stats.received);
+                let action = keepalive.poll(received, now);
+                self.state = State::Up { id, keepalive };
+                match action {
+                    Some(Action::Ping) => pool.ping(id),
+                    Some(Action::GiveUp) => {
+                        pool.discard(id);
+                        self.disconnected(CloseReason::TimedOut, now);
+                        return;
+                    }
+                    None => {}
+                }
+                self.registrar.handle_timeout(now);
+                self.drive_registrar(pool, now);
+            }
+            State::Down { .. } | State::Connecting { .. } | State::Closed => {}
+        }
+    }
+
+    pub(crate) fn on_established<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
+        let State::Connecting { id, remote, .. } = self.state else {
+            return;
+        };
+        self.state = State::Up {
+            id,
+            keepalive: Keepalive::new(now),
+        };
+        self.stats.reconnections += u64::from(self.stats.connections > 0);
+        self.stats.connections += 1;
+        self.tell(LinkEvent::Connected { remote });
+        self.registrar.handle_connected(now);
+        self.drive_registrar(pool, now);
+    }
+
+    pub(crate) fn on_closed(&mut self, reason: CloseReason, now: Instant) {
+        match self.state {
+            State::Connecting { remote, .. } => {
+                self.tell(LinkEvent::Unreachable {
+                    remote,
+                    reason: Some(reason),
+                });
+                self.retry_later(now);
+            }
+            State::Up { .. } => self.disconnected(reason, now),
+            State::Down { .. } | State::Closed => {}
+        }
+    }
+
+    /// Reads one DATAGRAM: control is handled here; an IP packet is given back.
+    pub(crate) fn on_datagram<Q: Provider>(
+        &mut self,
+        pool: &mut Pool<Q>,
+        datagram: Datagram,
+        now: Instant,
+    ) -> Option<Datagram> {
+        match parse_from_intermediate(&datagram) {
+            Ok(FromIntermediate::Packet) => return Some(datagram),
+            Ok(FromIntermediate::Observed(address)) => {
+                if self.observed.replace(address) != Some(address) {
+                    self.tell(LinkEvent::Observed(address));
+                }
+            }
+            Ok(FromIntermediate::Registered { service }) => {
+                self.registrar.handle_registered(service, now);
+                self.drive_registrar(pool, now);
+            }
+            Ok(FromIntermediate::Refused { status, service }) => {
+                self.registrar.handle_refused(service, status, now);
+                self.drive_registrar(pool, now);
+            }
+            Err(_) => self.stats.malformed += 1,
+        }
+        None
+    }
+
+    /// Says goodbye and never connects again.
+    pub(crate) fn shut_down<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
+        if let Some(id) = self.any_connection() {
+            pool.close(id, CODE_GOODBYE, b"going away", now);
+        }
+        self.state = State::Closed;
+    }
+
+    fn connect<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
+        let count = self.endpoint.addresses.len().max(1);
+        let Some(remote) = self.endpoint.addresses.get(self.next_address % count).copied() else {
+            self.retry_later(now);
+            return;
+        };
+        self.next_address = (self.next_address + 1) % count;
+        let path = FourTuple {
+            local: self.local,
+            remote,
+        };
+        match pool.connect(self.endpoint.server_name.as_deref(), path, now) {
+            Ok(id) => {
+                self.state = State::Connecting {
+                    id,
+                    remote,
+                    until: now + HANDSHAKE_TIMEOUT,
+                }
+            }
+            Err(_) => {
+                self.tell(LinkEvent::Unreachable { remote, reason: None });
+                self.retry_later(now);
+            }
+        }
+    }
+
+    fn disconnected(&mut self, reason: CloseReason, now: Instant) {
+        self.registrar.handle_disconnected();
+        self.observed = None;
+        self.tell(LinkEvent::Disconnected(reason));
+        self.retry_later(now);
+    }
+
+    fn retry_later(&mut self, now: Instant) {
+        self.state = State::Down {
+            retry_at: now + self.backoff.next_delay(&mut self.rng),
+        };
+    }
+
+    fn drive_registrar<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
+        while let Some(service) = self.registrar.poll_send() {
+            let Some(name) = self.services.get(usize::from(service.0)) else {
+                continue;
+            };
+            // A full queue or a closing connection loses the message: the registrar repeats it.
+            let _ = self.send(pool, write_register(self.role, name).into(), now);
+        }
+        while let Some(event) = self.registrar.poll_event() {
+            match event {
+                RegistrationEvent::Registered(service) => {
+                    self.backoff.reset();
+                    self.tell(LinkEvent::Registered(service));
+                }
+                RegistrationEvent::Denied(service, status) => self.tell(LinkEvent::Denied(service, status)),
+                RegistrationEvent::Unanswered(_) => {
+                    if let Some(id) = self.connection() {
+                        pool.close(id, CODE_UNANSWERED, b"registration unanswered", now);
+                    }
+                    self.disconnected(CloseReason::TimedOut, now);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, event: LinkEvent) {
+        if self.events.len() >= EVENT_QUEUE {
+            self.events.pop_front();
+            self.stats.events_dropped += 1;
+        }
+        self.events.push_back(event);
+    }
+}
