@@ -12,11 +12,13 @@
 //!   and the pool; configured by [`config`] values.
 //! * [`wire`]: the bytes of the protocol, and nothing about what they mean.
 //! * [`registration`]: who uses and who publishes which service, on both sides; [`backoff`]: when to try again.
+//! * [`expiring`]: a bounded map that knows which of its entries has rested longest.
 
 pub mod agent;
 pub mod backend;
 pub mod backoff;
 pub mod config;
+pub mod expiring;
 pub mod id;
 pub mod keepalive;
 pub mod link;
