@@ -13,6 +13,9 @@
 //!    outlives the call.
 //! 6. Same configuration, seed and inputs: the same outputs, byte for byte.
 
+#[cfg(any(test, feature = "sim"))]
+pub mod contract;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Instant;

@@ -3,6 +3,7 @@
 //! Machines get `now` as a parameter, so a plain value will do for them. A QUIC implementation that reads the process's
 //! clock takes part through a clock of its own, which moves that one instead.
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// Time that moves only when told to.
@@ -21,13 +22,16 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that starts at an arbitrary instant: only what passes since then means anything.
+    /// A clock that starts at an instant without meaning, the same for all clocks of a process.
     #[expect(
         clippy::disallowed_methods,
         reason = "an Instant can only be had from the clock; nothing depends on it"
     )]
     pub fn new() -> Self {
-        Self { now: Instant::now() }
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        Self {
+            now: *ORIGIN.get_or_init(Instant::now),
+        }
     }
 }
 
