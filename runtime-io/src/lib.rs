@@ -9,9 +9,11 @@
 //! * [`Reactor`], [`Ready`]: the seam to an event loop; states which readiness semantics hold.
 //! * [`UdpEndpoint`]: receive, forward and send in batches.
 //! * [`Side`], [`Shell`]: one machine with its descriptors, and one turn around them.
+//! * [`BackendSide`]: the sockets towards a connector's services.
 //! * [`Driver`], [`RunConfig`]: signals, commands and the orderly end around a shell.
 //! * [`ShellStats`]: what happened, in numbers.
 
+mod backends;
 mod command;
 mod driver;
 mod entropy;
@@ -22,6 +24,7 @@ mod signal;
 mod stats;
 mod udp;
 
+pub use backends::{BackendLimits, BackendSide};
 pub use command::{AskError, CommandSender, Commands, Context, command_channel};
 pub use driver::{Driver, ExitReport, Handler, Notice, Outcome, RunConfig, RunError, Step};
 pub use entropy::{NoEntropy, seed};
@@ -29,5 +32,5 @@ pub use reactor::{Interest, Reactor, Ready, Token};
 pub use shell::{Budget, Shell, Sleep};
 pub use side::{Side, SideContext};
 pub use signal::Signals;
-pub use stats::{ShellStats, UdpDrop, UdpStats};
+pub use stats::{BackendStats, ShellStats, UdpDrop, UdpStats};
 pub use udp::{BindError, LocalAddress, UdpConfig, UdpEndpoint};

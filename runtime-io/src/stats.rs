@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use proto_core::backend::Refusal;
 use proto_core::machine::Wake;
 
 /// Counters of one shell since its start.
@@ -17,6 +18,31 @@ pub struct ShellStats {
     pub restless: u64,
     /// The UDP socket.
     pub udp: UdpStats,
+    /// Backend sockets.
+    pub backends: BackendStats,
+}
+
+/// Counters of the sockets towards services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendStats {
+    /// Sockets open now.
+    pub open: u64,
+    /// Flows opened.
+    pub opened: u64,
+    /// Flows refused, by reason.
+    pub refused: BTreeMap<Refusal, u64>,
+    /// TCP connections that failed after they had opened.
+    pub resets: u64,
+    /// Bytes written to TCP backends.
+    pub bytes_sent: u64,
+    /// Bytes read from TCP backends.
+    pub bytes_received: u64,
+    /// UDP payloads sent to backends.
+    pub datagrams_sent: u64,
+    /// UDP payloads received from backends.
+    pub datagrams_received: u64,
+    /// UDP payloads that a socket did not take.
+    pub datagrams_dropped: u64,
 }
 
 /// Counters of the UDP socket.

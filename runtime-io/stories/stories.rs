@@ -3,6 +3,8 @@
 //! A runtime includes this file, implements [`Runtime`] and calls `all!` with it. No story sleeps: each waits for what it expects, with
 //! a deadline only so that a failure ends.
 
+pub(crate) mod backends;
+mod caller;
 pub(crate) mod lifecycle;
 mod machines;
 pub(crate) mod udp;
@@ -107,6 +109,9 @@ macro_rules! all {
                 survives_source_port_zero, keeps_what_a_full_socket_refuses, names_an_address_in_use;
             lifecycle: fires_timers_in_order, drains_on_command, gives_up_after_the_grace,
                 answers_questions, obeys_signals;
+            backends: carries_megabytes_both_ways, holds_back_a_backend_while_there_is_no_room,
+                reports_refusals, gives_up_on_a_silent_backend, passes_resets_on, carries_datagrams,
+                survives_an_unreachable_port, refuses_more_than_its_limit;
         }
     };
 }
