@@ -1,7 +1,8 @@
 //! What travels inside the tunnel, and where it goes.
 //!
-//! [`packet`] reads, rewrites and builds single IP packets. Tables that decide which peer gets a packet live beside
-//! it and know nothing of bytes.
+//! [`packet`] reads, rewrites and builds single IP packets. Beside it stand the tables that decide who gets one: at an
+//! agent, [`table`] finds the service of a destination; at the intermediate, [`flow`] finds the agent of a reply. They
+//! leave the bytes to [`packet`].
 
 pub mod flow;
 pub mod packet;
