@@ -9,6 +9,7 @@
 //! * [`Reactor`], [`Ready`]: the seam to an event loop; states which readiness semantics hold.
 //! * [`UdpEndpoint`]: receive, forward and send in batches.
 //! * [`Side`], [`Shell`]: one machine with its descriptors, and one turn around them.
+//! * [`Tun`], [`TunSide`]: the tunnel interface of this host.
 //! * [`BackendSide`]: the sockets towards a connector's services.
 //! * [`Driver`], [`RunConfig`]: signals, commands and the orderly end around a shell.
 //! * [`ShellStats`]: what happened, in numbers.
@@ -22,6 +23,7 @@ mod shell;
 mod side;
 mod signal;
 mod stats;
+mod tun;
 mod udp;
 
 pub use backends::{BackendLimits, BackendSide};
@@ -32,5 +34,6 @@ pub use reactor::{Interest, Reactor, Ready, Token};
 pub use shell::{Budget, Shell, Sleep};
 pub use side::{Side, SideContext};
 pub use signal::Signals;
-pub use stats::{BackendStats, ShellStats, UdpDrop, UdpStats};
+pub use stats::{BackendStats, ShellStats, TunStats, UdpDrop, UdpStats};
+pub use tun::{Prefix, Tun, TunConfig, TunError, TunSide};
 pub use udp::{BindError, LocalAddress, UdpConfig, UdpEndpoint};

@@ -18,8 +18,33 @@ pub struct ShellStats {
     pub restless: u64,
     /// The UDP socket.
     pub udp: UdpStats,
+    /// The tunnel interface.
+    pub tun: TunStats,
     /// Backend sockets.
     pub backends: BackendStats,
+}
+
+/// Counters of the tunnel interface, seen from us: read is what this host sends into the tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TunStats {
+    /// Packets and super-packets read.
+    pub reads: u64,
+    /// Packets in them.
+    pub packets_read: u64,
+    /// Bytes in those.
+    pub bytes_read: u64,
+    /// Packets the machine did not take; it knows the reasons.
+    pub packets_refused: u64,
+    /// Reads that failed.
+    pub read_errors: u64,
+    /// Batches written.
+    pub writes: u64,
+    /// Packets in them.
+    pub packets_written: u64,
+    /// Bytes in those.
+    pub bytes_written: u64,
+    /// Batches that the interface did not take, or not whole.
+    pub write_errors: u64,
 }
 
 /// Counters of the sockets towards services.

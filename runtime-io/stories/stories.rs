@@ -7,8 +7,11 @@ pub(crate) mod backends;
 mod caller;
 pub(crate) mod lifecycle;
 mod machines;
+mod mirror;
+pub(crate) mod tunnel;
 pub(crate) mod udp;
 
+use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,6 +21,7 @@ use runtime_io::{
     CommandSender, ExitReport, Notice, RunConfig, RunError, Shell, Side, Signals, UdpConfig, UdpEndpoint,
     command_channel,
 };
+use rustix::thread::UnshareFlags;
 
 /// How long a story waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,6 +105,32 @@ fn skipped(story: &str, why: &str) {
     eprintln!("SKIPPED: {story}: {why}");
 }
 
+/// Runs a command of words without blanks.
+fn succeeds(command: &str) -> bool {
+    let mut words = command.split(' ');
+    let status = Command::new(words.next().unwrap_or_default())
+        .args(words)
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Tells a story on a thread with a network of its own, which ends with it; threads it starts share that.
+fn in_own_namespace(story: &'static str, tell: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        #[expect(deprecated, reason = "unsafe only with FILES, which is not asked for")]
+        if rustix::thread::unshare(UnshareFlags::NEWNET).is_err() {
+            return skipped(story, "a network namespace needs root");
+        }
+        if !succeeds("ip link set lo up") {
+            return skipped(story, "needs the ip command of iproute2");
+        }
+        tell();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// Makes one test per story for a [`Runtime`].
 macro_rules! all {
     ($runtime:ty) => {
@@ -112,6 +142,8 @@ macro_rules! all {
             backends: carries_megabytes_both_ways, holds_back_a_backend_while_there_is_no_room,
                 reports_refusals, gives_up_on_a_silent_backend, passes_resets_on, carries_datagrams,
                 survives_an_unreachable_port, refuses_more_than_its_limit;
+            tunnel: answers_pings_through_tun, carries_super_packets_through_tun, says_why_there_is_no_tun,
+                ends_when_the_interface_is_deleted;
         }
     };
 }

@@ -1,14 +1,12 @@
 //! Datagrams in batches.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Command;
 
 use runtime_io::{BindError, Notice, Outcome, Shell, UdpConfig, UdpDrop, UdpEndpoint};
-use rustix::thread::UnshareFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::machines::{Echo, Pump, Relay};
-use super::{PATIENCE, Running, Runtime, bind, loopback, skipped};
+use super::{PATIENCE, Running, Runtime, bind, in_own_namespace, loopback, skipped, succeeds};
 
 /// Pumps through an echo and back, and checks that nothing was lost.
 fn pump_through<R: Runtime>(
@@ -106,25 +104,13 @@ pub(crate) fn survives_source_port_zero<R: Runtime>() {
 
 /// Loopback alone never fills a send buffer: packets leave it at once. A shaped queue holds them, and so fills it.
 pub(crate) fn keeps_what_a_full_socket_refuses<R: Runtime>() {
-    std::thread::spawn(|| {
-        #[expect(deprecated, reason = "unsafe only with FILES, which is not asked for")]
-        if rustix::thread::unshare(UnshareFlags::NEWNET).is_err() {
+    in_own_namespace("keeps_what_a_full_socket_refuses", || {
+        let shaped = "tc qdisc add dev lo root tbf rate 400mbit burst 128kb limit 50mb";
+        if !succeeds(shaped) {
             return skipped(
                 "keeps_what_a_full_socket_refuses",
-                "a network namespace needs root",
+                "needs the tc command and the tbf queue",
             );
-        }
-        for command in [
-            "ip link set lo up",
-            "tc qdisc add dev lo root tbf rate 400mbit burst 128kb limit 50mb",
-        ] {
-            let mut words = command.split(' ');
-            let ran = Command::new(words.next().unwrap_or_default())
-                .args(words)
-                .status();
-            if !ran.is_ok_and(|status| status.success()) {
-                return skipped("keeps_what_a_full_socket_refuses", command);
-            }
         }
         let tiny = UdpEndpoint::bind(&UdpConfig {
             send_buffer: 4_096,
@@ -134,9 +120,7 @@ pub(crate) fn keeps_what_a_full_socket_refuses<R: Runtime>() {
         let target = echo.local_addr();
         let [_, blocked] = pump_through::<R>(echo, target, tiny.expect("a socket"), 3_000);
         assert!(blocked > 0, "the socket was never full");
-    })
-    .join()
-    .expect("no panic");
+    });
 }
 
 pub(crate) fn names_an_address_in_use<R: Runtime>() {
