@@ -1,1 +1,14 @@
-//! Placeholder of the skeleton; its first real commit replaces this line.
+//! What all programs of the overlay do the same way around their machine.
+//!
+//! # Map
+//! * [`settings`]: flags, environment and file, and one clear line for whatever is wrong in them.
+//! * [`endpoint`], [`services`]: settings that agents and connectors share.
+//! * [`resolve`]: host names, in the background.
+//! * [`explain`], [`redact`]: what is said in logs, and what is not.
+
+pub mod endpoint;
+pub mod explain;
+pub mod redact;
+pub mod resolve;
+pub mod services;
+pub mod settings;
