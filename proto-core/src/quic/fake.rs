@@ -24,6 +24,7 @@ mod send;
 mod space;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,18 +1,18 @@
-//! One connection: its state, its timers, and the application's side of it.
+//! One connection: its state, and the application's side of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::codec::push_varint;
 use super::frame::DATAGRAM_OVERHEAD;
 use super::handshake::{Alert, Message, Params};
 use super::packet::Space;
 use super::paths::Paths;
-use super::recovery::{GRANULARITY, Recovery};
+use super::recovery::Recovery;
 use super::seal::{Key, TAG_LEN};
 use super::send::INITIAL_LEN;
-use super::space::{Control, Keys, MAX_ACK_DELAY, PacketSpace};
+use super::space::{Control, Keys, PacketSpace};
 use super::{FakeCertificate, FakeConfig, Side};
 use crate::machine::FourTuple;
 use crate::quic::{
@@ -53,7 +53,7 @@ pub struct FakeConnection {
     /// The latest time seen: it never runs backwards in here.
     pub(super) now: Instant,
     /// When timers were last looked at.
-    timers_ran_at: Option<Instant>,
+    pub(super) timers_ran_at: Option<Instant>,
     pub(super) state: State,
     pub(super) reason: Option<CloseReason>,
     pub(super) goodbye: Option<Goodbye>,
@@ -291,90 +291,6 @@ impl FakeConnection {
         self.now = self.now.max(now);
     }
 
-    fn idle_at(&self) -> Instant {
-        let ours = self.config.idle_timeout;
-        let theirs = self
-            .peer_params
-            .as_ref()
-            .map_or(ours, |params| Duration::from_millis(params.idle_ms));
-        self.active_at + ours.min(theirs).max(self.recovery.pto() * 3)
-    }
-
-    /// When a probe of this space is due (RFC 9002 §6.2).
-    fn probe_at(&self, space: Space) -> Option<Instant> {
-        let state = &self.spaces[space.index()];
-        state.keys?;
-        // A server that may not send waits for the client, whose probes give it room.
-        if self.side == Side::Server && self.state == State::Handshaking && self.paths.budget() < INITIAL_LEN
-        {
-            return None;
-        }
-        let extra = match space {
-            Space::Application if self.state != State::Established => return None,
-            Space::Application => MAX_ACK_DELAY,
-            Space::Initial | Space::Handshake => Duration::ZERO,
-        };
-        // A client probes also with nothing under way until the server has certainly validated its address.
-        let next = self
-            .spaces
-            .get(space.index() + 1)
-            .filter(|_| space == Space::Initial);
-        let stuck = self.state == State::Handshaking
-            && !self.peer_unblocked
-            && next.is_none_or(|next| next.keys.is_none())
-            && space != Space::Application;
-        if !state.has_in_flight() && !stuck {
-            return None;
-        }
-        let base = state.probe_base.unwrap_or(self.started);
-        Some(base + self.recovery.backed_off_pto() + extra)
-    }
-
-    fn run_timers(&mut self) {
-        let now = self.now;
-        self.timers_ran_at = Some(now);
-        if self.close_at.is_some_and(|at| at <= now) {
-            return self.vanish(CloseReason::TimedOut);
-        }
-        if !self.is_open() {
-            return;
-        }
-        if self.idle_at() <= now {
-            return self.vanish(CloseReason::TimedOut);
-        }
-        self.paths.on_timeout(now);
-        for space in Space::ALL {
-            let state = &mut self.spaces[space.index()];
-            if state.ack_at.take_if(|at| *at <= now).is_some() {
-                state.ack_now = true;
-            }
-            if state.loss_at.is_some_and(|at| at <= now) {
-                self.detect_losses(space);
-            }
-        }
-        let mut fired = false;
-        for space in Space::ALL {
-            if self.probe_at(space).is_some_and(|at| at <= now) {
-                let state = &mut self.spaces[space.index()];
-                state.prepare_probe();
-                state.probe_base = Some(now);
-                fired = true;
-            }
-        }
-        if fired {
-            self.recovery.backoff += 1;
-        }
-    }
-
-    pub(super) fn detect_losses(&mut self, space: Space) {
-        let delay = self.recovery.loss_delay();
-        let (count, bytes, last) = self.spaces[space.index()].detect_losses(delay, self.now);
-        self.stats.lost += count;
-        if let Some(last) = last {
-            self.recovery.on_lost(bytes, last, self.now);
-        }
-    }
-
     /// The bytes of UDP payload that a packet may have.
     pub(super) fn max_packet_len(&self) -> usize {
         match self.state {
@@ -413,23 +329,7 @@ impl Connection for FakeConnection {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let earliest = match self.state {
-            State::Closed => None,
-            State::Closing => self.close_at,
-            State::Handshaking | State::Established => {
-                let spaces = Space::ALL.into_iter().flat_map(|space| {
-                    let state = &self.spaces[space.index()];
-                    [state.ack_at, state.loss_at, self.probe_at(space)]
-                });
-                spaces
-                    .chain([Some(self.idle_at()), self.paths.deadline()])
-                    .flatten()
-                    .min()
-            }
-        };
-        // Whatever was due has been handled: what seems due now came out of rounding.
-        let floor = self.timers_ran_at.map(|at| at + GRANULARITY);
-        earliest.map(|at| floor.map_or(at, |floor| at.max(floor)))
+        self.next_timeout()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
