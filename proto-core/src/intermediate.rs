@@ -152,7 +152,10 @@ impl<Q: Provider> Intermediate<Q> {
             services: limits.registrations,
             registrations: limits.registrations,
         };
-        let flow_limits = FlowLimits { per_agent: limits.flows_per_agent, total: limits.flows };
+        let flow_limits = FlowLimits {
+            per_agent: limits.flows_per_agent,
+            total: limits.flows,
+        };
         Self {
             registry: Registry::new(registry_limits, &mut rng),
             flows: FlowTable::new(flow_limits, &mut rng),
@@ -202,13 +205,18 @@ impl<Q: Provider> Intermediate<Q> {
     }
 
     fn on_established(&mut self, id: ConnId) {
-        let identity = self.pool.peer_certificate(id).and_then(Identity::from_certificate);
+        let identity = self
+            .pool
+            .peer_certificate(id)
+            .and_then(Identity::from_certificate);
         let index = id.index as usize;
         if self.sessions.len() <= index {
             self.sessions.resize_with(index + 1, || None);
         }
         self.sessions[index] = Some(Session { id, identity });
-        let Some(address) = self.pool.peer_address(id) else { return };
+        let Some(address) = self.pool.peer_address(id) else {
+            return;
+        };
         self.tell(IntermediateEvent::Connected { client: id, address });
         self.observe(id, address);
     }
@@ -228,7 +236,10 @@ impl<Q: Provider> Intermediate<Q> {
     }
 
     fn on_closed(&mut self, id: ConnId, reason: CloseReason) {
-        let known = self.sessions.get_mut(id.index as usize).and_then(|slot| slot.take_if(|session| session.id == id));
+        let known = self
+            .sessions
+            .get_mut(id.index as usize)
+            .and_then(|slot| slot.take_if(|session| session.id == id));
         if known.is_none() {
             return;
         }
@@ -238,7 +249,10 @@ impl<Q: Provider> Intermediate<Q> {
     }
 
     fn session(&self, id: ConnId) -> Option<&Session> {
-        self.sessions.get(id.index as usize)?.as_ref().filter(|session| session.id == id)
+        self.sessions
+            .get(id.index as usize)?
+            .as_ref()
+            .filter(|session| session.id == id)
     }
 
     fn register(&mut self, id: ConnId, role: Role, service: &[u8]) {
@@ -255,14 +269,25 @@ impl<Q: Provider> Intermediate<Q> {
             Verdict::Accepted { replaced } => {
                 self.stats.registrations += 1;
                 if let Some(old) = replaced {
-                    let _ = self.pool.send_datagram(old, write_refused(NackStatus::Taken, service).into());
+                    let _ = self
+                        .pool
+                        .send_datagram(old, write_refused(NackStatus::Taken, service).into());
                 }
-                self.tell(IntermediateEvent::Registered { client: id, role, service: text() });
+                self.tell(IntermediateEvent::Registered {
+                    client: id,
+                    role,
+                    service: text(),
+                });
                 write_registered(service)
             }
             Verdict::Refused(status) => {
                 self.stats.registrations_refused += 1;
-                self.tell(IntermediateEvent::Refused { client: id, role, service: text(), status });
+                self.tell(IntermediateEvent::Refused {
+                    client: id,
+                    role,
+                    service: text(),
+                    status,
+                });
                 write_refused(status, service)
             }
         };
@@ -294,7 +319,10 @@ impl<Q: Provider> Machine for Intermediate<Q> {
     }
 
     fn poll_transmit(&mut self, buf: &mut [u8], now: Instant) -> Option<Transmit> {
-        if self.poll_timeout().is_some_and(|deadline| deadline.at <= now && deadline.wake != Wake::QueuedOutput) {
+        if self
+            .poll_timeout()
+            .is_some_and(|deadline| deadline.at <= now && deadline.wake != Wake::QueuedOutput)
+        {
             self.handle_timeout(now);
         }
         loop {
@@ -314,7 +342,10 @@ impl<Q: Provider> Machine for Intermediate<Q> {
 
     fn poll_timeout(&self) -> Option<Deadline> {
         if !self.events.is_empty() {
-            return Some(Deadline { at: self.pool.now(), wake: Wake::QueuedOutput });
+            return Some(Deadline {
+                at: self.pool.now(),
+                wake: Wake::QueuedOutput,
+            });
         }
         self.pool.poll_timeout()
     }

@@ -20,6 +20,7 @@ pub mod backoff;
 pub mod config;
 pub mod expiring;
 pub mod id;
+pub mod intermediate;
 pub mod keepalive;
 pub mod link;
 pub mod machine;

@@ -30,8 +30,11 @@ pub(crate) fn fires_timers_in_order<R: Runtime>() {
     }
     let report = running.stop();
     assert_eq!(report.outcome, Outcome::Drained);
-    // Into how many wake-ups they fell depends on how busy this host is.
-    assert!(!report.stats.wakes.is_empty());
+    assert!(
+        report.stats.wakes.values().sum::<u64>() >= 4,
+        "{:?}",
+        report.stats.wakes
+    );
     assert_eq!(report.stats.restless, 0);
 }
 

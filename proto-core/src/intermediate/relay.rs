@@ -7,7 +7,8 @@ use crate::id::ConnId;
 use crate::quic::{Datagram, DatagramError, Provider};
 use crate::registration::Unroutable;
 use crate::routing::packet::{self, Unreachable};
-use crate::wire::datagram::{FromClient, Malformed, Role, parse_from_client};
+use crate::wire::Malformed;
+use crate::wire::datagram::{FromClient, Role, parse_from_client};
 
 impl<Q: Provider> Intermediate<Q> {
     pub(super) fn on_readable(&mut self, id: ConnId, now: Instant) {
@@ -42,7 +43,9 @@ impl<Q: Provider> Intermediate<Q> {
                 self.stats.dropped.not_ip += 1;
                 return;
             }
-            Err(Malformed::Empty | Malformed::Truncated | Malformed::UnknownType(_)) => {
+            Err(
+                Malformed::Empty | Malformed::Truncated | Malformed::UnknownType(_) | Malformed::InvalidValue,
+            ) => {
                 self.stats.dropped.malformed += 1;
                 return;
             }
@@ -87,7 +90,9 @@ impl<Q: Provider> Intermediate<Q> {
 
     /// Nobody publishes the service: the agent's host learns it at once instead of waiting for a timeout.
     fn answer_unreachable(&mut self, agent: ConnId, original: &[u8]) {
-        let Ok(parsed) = packet::parse(original) else { return };
+        let Ok(parsed) = packet::parse(original) else {
+            return;
+        };
         let mut answer = Vec::new();
         if packet::unreachable(original, &parsed, Unreachable::Host, &mut answer) {
             let _ = self.pool.send_datagram(agent, answer.into());

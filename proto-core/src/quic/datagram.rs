@@ -58,6 +58,12 @@ impl std::ops::Deref for Datagram {
     }
 }
 
+impl std::ops::DerefMut for Datagram {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.as_mut()
+    }
+}
+
 impl std::fmt::Debug for Datagram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Datagram({} bytes)", self.len())

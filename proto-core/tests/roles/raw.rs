@@ -1,0 +1,111 @@
+//! A client that sends whatever bytes a story wants and remembers whatever comes back.
+
+use std::time::{Duration, Instant};
+
+use proto_core::id::ConnId;
+use proto_core::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit};
+use proto_core::quic::{CloseReason, Pool, PoolConfig, PoolEvent, Provider};
+use proto_core::rng::{Rng, Seed};
+
+use crate::setup::{RELAY, RELAY_NAME};
+
+#[derive(Debug)]
+pub(crate) struct Raw<Q: Provider> {
+    pool: Pool<Q>,
+    id: ConnId,
+    connected: bool,
+    pub(crate) closed: Option<CloseReason>,
+    pub(crate) received: Vec<Vec<u8>>,
+}
+
+impl<Q: Provider> Raw<Q> {
+    pub(crate) fn new(provider: Q, local: &str, seed: Seed, now: Instant) -> Self {
+        let config = PoolConfig {
+            accept: false,
+            retry: false,
+            reset_key: None,
+            max_connections: 1,
+            max_handshakes: 1,
+            max_udp_payload: 1350,
+        };
+        let mut pool = Pool::new(provider, config, Rng::new(&seed), now);
+        let path = FourTuple {
+            local: local.parse().unwrap(),
+            remote: RELAY.parse().unwrap(),
+        };
+        let id = pool.connect(Some(RELAY_NAME), path, now).unwrap();
+        Self {
+            pool,
+            id,
+            connected: false,
+            closed: None,
+            received: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    pub(crate) fn send(&mut self, datagram: &[u8]) {
+        self.pool
+            .send_datagram(self.id, datagram.to_vec().into())
+            .unwrap();
+    }
+
+    fn process(&mut self) {
+        while let Some(event) = self.pool.poll_event() {
+            match event {
+                PoolEvent::Established(_) => self.connected = true,
+                PoolEvent::Readable(id) => {
+                    self.received
+                        .extend(std::iter::from_fn(|| self.pool.poll_datagram(id)).map(|d| d.to_vec()));
+                }
+                PoolEvent::PathChanged(..) => {}
+                PoolEvent::Closed(_, reason) => self.closed = Some(reason),
+            }
+        }
+    }
+}
+
+impl<Q: Provider> Machine for Raw<Q> {
+    type Event = ();
+
+    fn handle_datagram(&mut self, received: Received<'_>, now: Instant) -> Forward {
+        self.pool.handle_datagram(received, now);
+        self.process();
+        Forward::NONE
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.pool.handle_timeout(now);
+        self.process();
+    }
+
+    fn poll_transmit(&mut self, buf: &mut [u8], now: Instant) -> Option<Transmit> {
+        let transmit = self.pool.poll_transmit(buf, now);
+        if transmit.is_none() {
+            self.process();
+        }
+        transmit
+    }
+
+    fn poll_event(&mut self) -> Option<()> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.pool.poll_timeout()
+    }
+
+    fn shut_down(&mut self, now: Instant) {
+        self.pool.close(self.id, 0, b"", now);
+    }
+
+    fn is_drained(&self) -> bool {
+        self.pool.is_drained()
+    }
+}
+
+/// Longer than any connection survives its peer.
+pub(crate) const FORGOTTEN: Duration = Duration::from_secs(40);

@@ -1,0 +1,249 @@
+//! What the stories are told with: providers, certificates, clocks, and an intermediate.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use proto_core::config::{IntermediateConfig, IntermediateLimits};
+use proto_core::intermediate::Intermediate;
+use proto_core::quic::Provider;
+use proto_core::quic::fake::{FakeCertificate, FakeConfig, FakeProvider, Trust};
+use proto_core::quic::identity::SanAuthority;
+use proto_core::quic::quiche::{PemIdentity, QuicheProvider};
+use proto_core::quic::testing::TestPki;
+use proto_core::rng::{Rng, Seed};
+use proto_core::sim::{Clock, HostId, LinkConfig, MachineHost, ManualClock, World};
+use virtual_clock::VirtualClock;
+
+use crate::raw::Raw;
+
+/// Where the intermediate is.
+pub(crate) const RELAY: &str = "192.0.2.1:4433";
+
+/// The name in its certificate.
+pub(crate) const RELAY_NAME: &str = "relay.test";
+
+/// The round trip of every path in these worlds is twice this.
+pub(crate) const DELAY: Duration = Duration::from_millis(10);
+
+/// A QUIC implementation as the stories need it.
+pub(crate) trait Quic: 'static {
+    type Provider: Provider + 'static;
+    type Clock: Clock + 'static;
+
+    fn clock(&self) -> Self::Clock;
+    fn server(&mut self) -> Self::Provider;
+    /// A client with a certificate of its own that carries these names.
+    fn client(&mut self, names: &[&str]) -> Self::Provider;
+}
+
+pub(crate) struct FakeQuic {
+    /// Makes certificates; without it everyone has [`CERTIFICATE`], which is the same in every run.
+    pki: Option<TestPki>,
+    rng: Rng,
+}
+
+/// A certificate for `agent.echo.ztna` and `connector.echo.ztna`, made once per process.
+static CERTIFICATE: OnceLock<Vec<u8>> = OnceLock::new();
+
+impl FakeQuic {
+    pub(crate) fn new() -> Self {
+        Self {
+            pki: Some(TestPki::new()),
+            rng: Rng::new(&Seed([3; 32])),
+        }
+    }
+
+    /// Makes equal providers every time.
+    pub(crate) fn fixed() -> Self {
+        Self {
+            pki: None,
+            rng: Rng::new(&Seed([3; 32])),
+        }
+    }
+
+    fn provider(&mut self, names: &[&str]) -> FakeProvider {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let text: Vec<&str> = names.iter().map(String::as_str).collect();
+        let der = match &self.pki {
+            Some(pki) => der(&pki.issue(&text)),
+            None => CERTIFICATE
+                .get_or_init(|| der(&TestPki::new().issue(&["agent.echo.ztna", "connector.echo.ztna"])))
+                .clone(),
+        };
+        let certificate = FakeCertificate {
+            der,
+            issuer: 1,
+            names,
+        };
+        let mut config = FakeConfig::new(&[b"ztna-v1"]);
+        config.certificate = Some(certificate);
+        config.trust = Trust::Issuers(vec![1]);
+        config.require_client_certificate = true;
+        FakeProvider::new(config, self.rng.fork())
+    }
+}
+
+impl Quic for FakeQuic {
+    type Provider = FakeProvider;
+    type Clock = ManualClock;
+
+    fn clock(&self) -> ManualClock {
+        ManualClock::new()
+    }
+
+    fn server(&mut self) -> FakeProvider {
+        self.provider(&[RELAY_NAME])
+    }
+
+    fn client(&mut self, names: &[&str]) -> FakeProvider {
+        self.provider(names)
+    }
+}
+
+pub(crate) struct RealQuic(TestPki);
+
+impl RealQuic {
+    pub(crate) fn new() -> Self {
+        Self(TestPki::new())
+    }
+}
+
+impl Quic for RealQuic {
+    type Provider = QuicheProvider;
+    type Clock = ThreadClock;
+
+    fn clock(&self) -> ThreadClock {
+        ThreadClock(VirtualClock::start())
+    }
+
+    fn server(&mut self) -> QuicheProvider {
+        self.0.provider(true, &[RELAY_NAME])
+    }
+
+    fn client(&mut self, names: &[&str]) -> QuicheProvider {
+        self.0.provider(false, names)
+    }
+}
+
+/// The virtual time of the test's thread, which is also the one that quiche reads.
+pub(crate) struct ThreadClock(VirtualClock);
+
+impl Clock for ThreadClock {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn advance_to(&mut self, at: Instant) {
+        self.0.advance(at.saturating_duration_since(self.0.now()));
+    }
+}
+
+fn der(identity: &PemIdentity) -> Vec<u8> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&identity.chain).unwrap();
+    pem.contents
+}
+
+pub(crate) type Relay<Q> = MachineHost<Intermediate<<Q as Quic>::Provider>>;
+pub(crate) type RawHost<Q> = MachineHost<Raw<<Q as Quic>::Provider>>;
+
+/// A world with an intermediate, to which clients are added.
+pub(crate) struct Scene<Q: Quic> {
+    pub(crate) quic: Q,
+    pub(crate) world: World<Q::Clock>,
+    pub(crate) relay: HostId<Relay<Q>>,
+}
+
+impl<Q: Quic> Scene<Q> {
+    pub(crate) fn new(mut quic: Q) -> Self {
+        let mut world = World::with_clock(quic.clock(), 1);
+        world.set_default_link(LinkConfig::new(DELAY));
+        let relay = intermediate(&mut quic, world.draw_seed(), world.now());
+        let relay = world.add("relay", RELAY, MachineHost::new(relay));
+        Self { quic, world, relay }
+    }
+
+    /// A client that sends and receives raw DATAGRAMs; connected when this returns.
+    pub(crate) fn raw(&mut self, name: &str, address: &str, names: &[&str]) -> HostId<RawHost<Q>> {
+        let provider = self.quic.client(names);
+        let raw = Raw::new(provider, address, self.world.draw_seed(), self.world.now());
+        let host = self.world.add(name, address, MachineHost::new(raw));
+        self.world
+            .run_until(|world| world[host].machine.is_connected(), Duration::from_secs(5));
+        self.world.run_for(4 * DELAY);
+        host
+    }
+
+    /// Sends DATAGRAMs from a raw client and lets them arrive, be relayed and be answered.
+    pub(crate) fn send(&mut self, host: HostId<RawHost<Q>>, datagrams: &[&[u8]]) {
+        self.world.with(host, |host, _| {
+            datagrams.iter().for_each(|datagram| host.machine.send(datagram))
+        });
+        self.world.run_for(6 * DELAY);
+    }
+
+    /// A raw client that holds a registration.
+    pub(crate) fn registered(
+        &mut self,
+        name: &str,
+        address: &str,
+        kind: u8,
+        service: &str,
+    ) -> HostId<RawHost<Q>> {
+        let capacity = if kind == 0x11 { "connector" } else { "agent" };
+        let host = self.raw(name, address, &[&format!("{capacity}.{service}.ztna")]);
+        self.send(host, &[&message(kind, service)]);
+        assert!(
+            self.received(host)
+                .contains(&[&[0x12, 0][..], &message(0, service)[1..]].concat())
+        );
+        self.world.with(host, |host, _| host.machine.received.clear());
+        host
+    }
+
+    pub(crate) fn received(&self, host: HostId<RawHost<Q>>) -> Vec<Vec<u8>> {
+        self.world[host].machine.received.clone()
+    }
+
+    pub(crate) fn relay(&self) -> &Intermediate<Q::Provider> {
+        &self.world[self.relay].machine
+    }
+}
+
+/// The intermediate of every scene.
+pub(crate) fn intermediate<Q: Quic>(quic: &mut Q, seed: Seed, now: Instant) -> Intermediate<Q::Provider> {
+    let config = IntermediateConfig {
+        retry: true,
+        reset_key: Some([5; 32]),
+        limits: IntermediateLimits::default(),
+    };
+    Intermediate::new(
+        &config,
+        quic.server(),
+        Box::new(SanAuthority::default()),
+        &seed,
+        now,
+    )
+}
+
+/// A type byte, a length byte and a service.
+pub(crate) fn message(kind: u8, service: &str) -> Vec<u8> {
+    [&[kind, service.len() as u8][..], service.as_bytes()].concat()
+}
+
+/// A packet wrapped for a service.
+pub(crate) fn routed(service: &str, packet: &[u8]) -> Vec<u8> {
+    [&message(0x2f, service)[..], packet].concat()
+}
+
+/// A UDP packet.
+pub(crate) fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+    assert!(proto_core::routing::packet::udp(
+        source,
+        destination,
+        payload,
+        &mut packet
+    ));
+    packet
+}
