@@ -90,7 +90,8 @@ pub struct IntermediateServer {
 }
 
 impl IntermediateServer {
-    /// Reads `intermediate_server`: `"host:port"`, or an object with `host`, `port` and `server_name`.
+    /// Reads `intermediate_server`: `"host:port"`, or an object with `host`, `port` and `server_name`; the flag and
+    /// variable of `server_name` alone overrides the latter.
     ///
     /// # Errors
     /// If it is missing or none of these.
@@ -99,7 +100,6 @@ impl IntermediateServer {
         let Some(input) = settings.input("intermediate_server") else {
             return Err(settings.missing("intermediate_server", "the intermediate as \"host:port\""));
         };
-        let object = settings.from_file("intermediate_server").filter(Input::is_object);
         let endpoint = if input.is_object() {
             let host = input.member("host", "the host name or address of the intermediate")?;
             let mut endpoint = Endpoint::parse(&host, "relay.example.com", Some(INTERMEDIATE_PORT))?;
@@ -110,11 +110,8 @@ impl IntermediateServer {
         } else {
             Endpoint::parse(&input, EXAMPLE, Some(INTERMEDIATE_PORT))?
         };
-        // A server name of the file belongs to the server of the file.
-        let in_object = object
-            .filter(|_| input.is_object())
-            .and_then(|o| o.get("server_name"));
-        let server_name = match in_object.or_else(|| settings.input("server_name")) {
+        let name = settings.input("server_name").or_else(|| input.get("server_name"));
+        let server_name = match name {
             None => endpoint.host.clone(),
             Some(name) => {
                 let text = name.text("relay.example.com")?;
