@@ -116,15 +116,15 @@ fn a_life_in_bad_weather<C: Clock + 'static, P: Provider + 'static>(mut world: W
     assert!((75..=100).contains(&there), "{there} of 100 arrived");
     assert!((60..there).contains(&back), "{back} of {there} came back");
 
-    // In calm: quiche repeats a lost path validation only once its own probe timer fires.
-    world.set_link(client, server, LinkConfig::new(Duration::from_millis(20)));
+    // In the same weather: a lost answer to a path challenge is asked for again.
     world.rebind(client, "198.51.100.1:9999");
     let moved = Event::Moved(address("198.51.100.1:9999"));
-    for _ in 0..20 {
+    for _ in 0..40 {
         world.with(client, |host, now| host.machine.send(b"here I am", now));
         world.run_for(Duration::from_millis(100));
     }
     assert!(has(&world, server, &moved), "the server has noticed");
+    world.set_link(client, server, LinkConfig::new(Duration::from_millis(20)));
     let back = heard(&world, client);
     world.with(client, |host, now| host.machine.send(b"and here I stay", now));
     world.run_until(|world| heard(world, client) > back, seconds(2));

@@ -1,6 +1,7 @@
 //! The roles in a virtual world, the same stories with the deterministic QUIC stand-in and with real quiche.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
 #[path = "roles/contract.rs"]
 mod contract;

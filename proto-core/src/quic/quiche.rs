@@ -230,7 +230,7 @@ fn id(cid: &Cid) -> quiche::ConnectionId<'_> {
 impl Provider for QuicheProvider {
     type Connection = QuicheConnection;
 
-    fn connect(&mut self, connect: Connect<'_>, _now: Instant) -> Result<QuicheConnection, CannotConnect> {
+    fn connect(&mut self, connect: Connect<'_>, now: Instant) -> Result<QuicheConnection, CannotConnect> {
         let expected_address = connect.server_name.and_then(|name| name.parse::<IpAddr>().ok());
         let host = connect.server_name.filter(|_| expected_address.is_none());
         self.config.set_stateless_reset_token(None);
@@ -242,10 +242,11 @@ impl Provider for QuicheProvider {
             connection,
             expected_address,
             self.send_queue,
+            now,
         ))
     }
 
-    fn accept(&mut self, accept: Accept, _now: Instant) -> Result<QuicheConnection, CannotConnect> {
+    fn accept(&mut self, accept: Accept, now: Instant) -> Result<QuicheConnection, CannotConnect> {
         self.config
             .set_stateless_reset_token(Some(u128::from_be_bytes(accept.reset_token)));
         let FourTuple { local, remote } = accept.path;
@@ -261,7 +262,7 @@ impl Provider for QuicheProvider {
             }
         };
         let connection = connection.map_err(|error| CannotConnect(format!("cannot accept: {error}")))?;
-        Ok(QuicheConnection::new(connection, None, self.send_queue))
+        Ok(QuicheConnection::new(connection, None, self.send_queue, now))
     }
 
     fn is_supported(&self, version: u32) -> bool {
@@ -303,8 +304,15 @@ pub struct QuicheConnection {
     /// A server that was named by address must prove it; checked once, before the connection counts as established.
     expected_address: Option<IpAddr>,
     path: Option<FourTuple>,
+    /// A new address of the peer that is not validated yet, and when to ask again.
+    unvalidated: Option<(FourTuple, Instant)>,
+    /// When the last packet came.
+    last_seen: Instant,
     send_queue: usize,
 }
+
+/// How long to wait for the answer of a path challenge before the next one, at least.
+const REPROBE_INTERVAL: Duration = Duration::from_millis(200);
 
 impl fmt::Debug for QuicheConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -319,11 +327,14 @@ impl QuicheConnection {
         connection: quiche::Connection<Buffers>,
         expected_address: Option<IpAddr>,
         send_queue: usize,
+        now: Instant,
     ) -> Self {
         Self {
             connection,
             expected_address,
             path: None,
+            unvalidated: None,
+            last_seen: now,
             send_queue,
         }
     }
@@ -348,7 +359,8 @@ impl QuicheConnection {
 }
 
 impl Connection for QuicheConnection {
-    fn handle_packet(&mut self, packet: &mut [u8], path: FourTuple, _now: Instant) {
+    fn handle_packet(&mut self, packet: &mut [u8], path: FourTuple, now: Instant) {
+        self.last_seen = now;
         let info = quiche::RecvInfo {
             from: path.remote,
             to: path.local,
@@ -390,11 +402,22 @@ impl Connection for QuicheConnection {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.connection.timeout_instant()
+        let probe = self.unvalidated.map(|(_, at)| at);
+        [self.connection.timeout_instant(), probe]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    fn handle_timeout(&mut self, _now: Instant) {
+    fn handle_timeout(&mut self, now: Instant) {
         self.connection.on_timeout();
+        if let Some((path, at)) = self.unvalidated.filter(|(_, at)| *at <= now) {
+            // The library repeats a challenge only when its own timer fires, which traffic keeps pushing away: a lost
+            // answer would leave a moved peer at the old address for good.
+            let pending = self.connection.is_path_validated(path.local, path.remote) == Ok(false);
+            let asked = pending && self.connection.probe_path(path.local, path.remote).is_ok();
+            self.unvalidated = asked.then_some((path, at.max(now) + REPROBE_INTERVAL));
+        }
     }
 
     fn send_datagram(&mut self, datagram: Datagram) -> Result<(), DatagramError> {
@@ -492,11 +515,24 @@ impl Connection for QuicheConnection {
 
     fn poll_path_change(&mut self) -> Option<FourTuple> {
         while let Some(event) = self.connection.path_event_next() {
-            if let quiche::PathEvent::PeerMigrated(local, remote) = event {
-                let path = FourTuple { local, remote };
-                if self.path.replace(path) != Some(path) {
-                    return Some(path);
+            match event {
+                quiche::PathEvent::New(local, remote) => {
+                    // Asked at once by the library; asked again by `handle_timeout` until it is answered.
+                    self.unvalidated = Some((FourTuple { local, remote }, self.last_seen + REPROBE_INTERVAL));
                 }
+                quiche::PathEvent::PeerMigrated(local, remote) => {
+                    let path = FourTuple { local, remote };
+                    if self.path.replace(path) != Some(path) {
+                        return Some(path);
+                    }
+                }
+                quiche::PathEvent::Validated(..)
+                | quiche::PathEvent::FailedValidation(..)
+                | quiche::PathEvent::Closed(..)
+                | quiche::PathEvent::ReusedSourceConnectionId(..)
+                | quiche::PathEvent::PmtuUpdated { .. } => {}
+                // The library may add events; a later one changes nothing for us until we read it.
+                _ => {}
             }
         }
         None
