@@ -16,6 +16,7 @@
 
 mod backends;
 mod command;
+mod descriptors;
 mod driver;
 mod entropy;
 mod reactor;
@@ -28,6 +29,7 @@ mod udp;
 
 pub use backends::{BackendLimits, BackendSide};
 pub use command::{AskError, CommandSender, Commands, Context, command_channel};
+pub use descriptors::raise_descriptor_limit;
 pub use driver::{Driver, ExitReport, Handler, Notice, Outcome, RunConfig, RunError, Step};
 pub use entropy::{NoEntropy, seed};
 pub use reactor::{Interest, Reactor, Ready, Token};

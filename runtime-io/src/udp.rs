@@ -184,8 +184,5 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// Whether the descriptor itself is unusable, so that no later call can succeed.
 fn is_gone(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::BADF | Errno::NOTSOCK | Errno::FAULT | Errno::OPNOTSUPP)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::BADF | Errno::NOTSOCK))
 }
