@@ -1,0 +1,375 @@
+//! The product in its place: an authority, an intermediate, a connector with its backends, and devices with agents.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::namespace::Namespace;
+use super::process::Process;
+use super::programs::{self, ALL, ECHO, OTHER, PUBLISHED, Programs, Service, WEB};
+use super::scratch::Scratch;
+use super::site::{INTERMEDIATE, Site};
+use super::wait_until;
+use crate::tool::content::Hash;
+use crate::tool::flow::Account;
+
+/// How long a program may take to be ready, or to be back. Reconnection is capped at 8 s with jitter; a busy machine
+/// adds its share.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Everything, running. Dropped in this order: processes, namespaces, files.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// The intermediate, while it runs.
+    pub(crate) intermediate: Option<Process>,
+    /// The connector, while it runs.
+    pub(crate) connector: Option<Process>,
+    /// The agents that run, by device.
+    pub(crate) agents: BTreeMap<u8, Process>,
+    backends: Vec<Process>,
+    /// The network.
+    pub(crate) site: Site,
+    /// The executables.
+    pub(crate) programs: Programs,
+    scratch: Scratch,
+    notes: Vec<String>,
+}
+
+/// What a transfer came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Transfer {
+    /// SHA-256 of what arrived.
+    pub(crate) digest: String,
+    /// Bytes that arrived.
+    pub(crate) bytes: u64,
+    /// How long it took, curl's start included.
+    pub(crate) took: Duration,
+}
+
+impl Transfer {
+    /// Megabits per second.
+    pub(crate) fn rate(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "for people; 52 bits are plenty")]
+        let bits = self.bytes as f64 * 8.0;
+        bits / 1e6 / self.took.as_secs_f64().max(1e-9)
+    }
+}
+
+impl World {
+    /// Namespaces and backends, without the product.
+    pub(crate) fn bare(programs: Programs, devices: u8, scratch: Scratch) -> Result<Self> {
+        let mut world = Self {
+            intermediate: None,
+            connector: None,
+            agents: BTreeMap::new(),
+            backends: Vec::new(),
+            site: Site::new(devices)?,
+            programs,
+            scratch,
+            notes: Vec::new(),
+        };
+        world.start_backends()?;
+        Ok(world)
+    }
+
+    /// Everything, with an agent on device 1.
+    pub(crate) fn new(programs: Programs, devices: u8, scratch: Scratch) -> Result<Self> {
+        let mut world = Self::bare(programs, devices, scratch)?;
+        world.make_keys(devices)?;
+        world.start_intermediate()?;
+        world.start_connector()?;
+        world.start_agent(1)?;
+        Ok(world)
+    }
+
+    fn start_backends(&mut self) -> Result<()> {
+        for (service, tool) in [(ECHO, "udp-echo"), (OTHER, "udp-echo"), (WEB, "http")] {
+            let bind = format!("0.0.0.0:{}", service.port);
+            // One address each where the address is the point, all addresses where the comparison cable ends.
+            let bind = if service == OTHER {
+                format!("{}:{}", service.backend, service.port)
+            } else {
+                bind
+            };
+            let words = ["tool", tool, "--bind", &bind, "--name", service.id];
+            let mut command = self.site.private.command(self.programs.instruments());
+            let name = format!("backend-{}", service.id);
+            let mut backend = Process::start(&name, self.scratch.path(), command.args(words))?;
+            backend.wait_for("ready on", PATIENCE)?;
+            self.backends.push(backend);
+        }
+        Ok(())
+    }
+
+    /// Makes an authority and a certificate for every program.
+    pub(crate) fn make_keys(&self, devices: u8) -> Result<()> {
+        let pki = self.pki();
+        self.programs.make_authority(&pki)?;
+        self.programs.issue(
+            &pki,
+            "intermediate",
+            &words(&["--server", &INTERMEDIATE.to_string()]),
+        )?;
+        self.programs
+            .issue(&pki, "connector", &claims("--connector", &PUBLISHED))?;
+        for device in 1..=devices {
+            self.programs
+                .issue(&pki, &format!("device{device}"), &claims("--agent", &ALL))?;
+        }
+        Ok(())
+    }
+
+    /// Where the certificates are.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.scratch.path().join("pki")
+    }
+
+    /// Writes a configuration file.
+    pub(crate) fn write_config(&self, name: &str, config: &Value) -> Result<PathBuf> {
+        self.scratch
+            .write(&format!("{name}.json"), &format!("{config:#}"))
+    }
+
+    /// Starts the intermediate and waits until it listens.
+    pub(crate) fn start_intermediate(&mut self) -> Result<Duration> {
+        let config = self.write_config("intermediate", &programs::intermediate_config(&self.pki()))?;
+        let words = self.programs.intermediate(&config);
+        let mut process = self.start("intermediate", &self.site.public, &words)?;
+        let (_, took) = process.wait_for("ztna-intermediate ready", PATIENCE)?;
+        self.intermediate = Some(process);
+        Ok(took)
+    }
+
+    /// Starts the connector and waits until all its services are registered.
+    pub(crate) fn start_connector(&mut self) -> Result<Duration> {
+        let config = self.write_config("connector", &programs::connector_config(&self.pki(), &PUBLISHED))?;
+        let words = self.programs.connector(&config);
+        let mut process = self.start("connector", &self.site.private, &words)?;
+        let all = PUBLISHED.len();
+        let (_, took) = process.wait_for(&format!("registered {all} of {all} services"), PATIENCE)?;
+        self.connector = Some(process);
+        Ok(took)
+    }
+
+    /// Starts the agent of a device and waits until it is registered.
+    pub(crate) fn start_agent(&mut self, device: u8) -> Result<Duration> {
+        let mut process = self.start_agent_with(device, &format!("device{device}"), &ALL)?;
+        let (_, took) = process.wait_for("ztna registered", PATIENCE)?;
+        self.agents.insert(device, process);
+        Ok(took)
+    }
+
+    /// Starts an agent with the certificate `identity` for `services`, and does not wait for anything.
+    pub(crate) fn start_agent_with(
+        &self,
+        device: u8,
+        identity: &str,
+        services: &[Service],
+    ) -> Result<Process> {
+        let name = format!("agent{device}");
+        let config = self.write_config(&name, &programs::agent_config(&self.pki(), identity, services))?;
+        let words = self.programs.agent(&config);
+        self.start(&name, self.device(device)?, &words)
+    }
+
+    /// The namespace of a device.
+    pub(crate) fn device(&self, device: u8) -> Result<&Namespace> {
+        self.site
+            .devices
+            .get(usize::from(device) - 1)
+            .with_context(|| format!("there is no device {device}"))
+    }
+
+    /// Starts `words` in a namespace.
+    pub(crate) fn start(&self, name: &str, namespace: &Namespace, words: &[String]) -> Result<Process> {
+        let Some((program, arguments)) = words.split_first() else {
+            bail!("nothing to start");
+        };
+        Process::start(
+            name,
+            self.scratch.path(),
+            namespace.command(program).args(arguments),
+        )
+    }
+
+    /// Starts an instrument on a device.
+    pub(crate) fn start_tool(&self, device: u8, arguments: &[&str]) -> Result<Process> {
+        let mut command = self.device(device)?.command(self.programs.instruments());
+        let name = format!("{}-{device}", arguments.first().unwrap_or(&"tool"));
+        Process::start(&name, self.scratch.path(), command.arg("tool").args(arguments))
+    }
+
+    /// Runs an instrument on a device to its end; the text is what it printed, the flag whether it was content.
+    pub(crate) fn run_tool(
+        &self,
+        device: u8,
+        arguments: &[&str],
+        patience: Duration,
+    ) -> Result<(bool, String)> {
+        let mut process = self.start_tool(device, arguments)?;
+        let status = process.wait(patience)?;
+        Ok((status.success(), process.log()))
+    }
+
+    /// Runs any program on a device to its end.
+    pub(crate) fn run(&self, device: u8, words: &str, patience: Duration) -> Result<(bool, String)> {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        let name = format!("{}-{device}", words.first().map_or("", String::as_str));
+        let mut process = self.start(&name, self.device(device)?, &words)?;
+        let status = process.wait(patience)?;
+        Ok((status.success(), process.log()))
+    }
+
+    /// Starts a flow of echoes from a device and waits for the first reply.
+    pub(crate) fn start_flow(&self, device: u8, to: SocketAddr, rate: u32) -> Result<Process> {
+        let (to, rate, id) = (to.to_string(), rate.to_string(), device.to_string());
+        let mut flow = self.start_tool(device, &["udp-flow", "--to", &to, "--rate", &rate, "--id", &id])?;
+        flow.wait_for("first reply", PATIENCE)?;
+        Ok(flow)
+    }
+
+    /// Fetches `url` with curl on a device.
+    pub(crate) fn download(&self, device: u8, url: &str) -> Result<Transfer> {
+        self.curl(device, &["--max-time", "120", url])
+    }
+
+    /// Sends a file to `url` with curl; the transfer's digest is the server's answer.
+    pub(crate) fn upload(&self, device: u8, url: &str, file: &Path) -> Result<Transfer> {
+        let file_name = file.display().to_string();
+        let started = Instant::now();
+        let mut command = self.device(device)?.command("curl");
+        command.args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--max-time",
+            "120",
+            "--upload-file",
+            &file_name,
+            url,
+        ]);
+        let digest = crate::command::output(&mut command)?;
+        Ok(Transfer {
+            digest,
+            bytes: std::fs::metadata(file)?.len(),
+            took: started.elapsed(),
+        })
+    }
+
+    /// Runs curl on a device; the body is hashed as it arrives and kept nowhere.
+    fn curl(&self, device: u8, arguments: &[&str]) -> Result<Transfer> {
+        let started = Instant::now();
+        let mut command = self.device(device)?.command("curl");
+        command
+            .args(["--silent", "--show-error", "--fail"])
+            .args(arguments);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("curl")?;
+        let mut hash = Hash::default();
+        let mut body = child.stdout.take().context("curl has no output")?;
+        std::io::copy(&mut body, &mut hash)?;
+        let done = child.wait_with_output()?;
+        let took = started.elapsed();
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            bail!(
+                "curl after {} bytes in {:.1} s: {said}",
+                hash.length(),
+                took.as_secs_f32()
+            );
+        }
+        Ok(Transfer {
+            bytes: hash.length(),
+            digest: hash.finish(),
+            took,
+        })
+    }
+
+    /// A file for uploads.
+    pub(crate) fn make_file(&self, length: u64) -> Result<PathBuf> {
+        let path = self.scratch.path().join("upload");
+        crate::tool::content::write(&mut std::fs::File::create(&path)?, length)?;
+        Ok(path)
+    }
+
+    /// The HTTP status of `/healthz` in a namespace, 0 if nobody listens.
+    pub(crate) fn health(namespace: &Namespace, port: u16) -> Result<u16> {
+        let url = format!("http://127.0.0.1:{port}/healthz");
+        let words = [
+            "--silent",
+            "--max-time",
+            "3",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+            &url,
+        ];
+        let done = namespace
+            .command("curl")
+            .args(words)
+            .stdin(Stdio::null())
+            .output()?;
+        Ok(String::from_utf8_lossy(&done.stdout).trim().parse().unwrap_or(0))
+    }
+
+    /// Waits until `/healthz` answers `status`.
+    pub(crate) fn wait_health(namespace: &Namespace, port: u16, status: u16) -> Result<Duration> {
+        let what = format!("/healthz on port {port} to say {status}");
+        let found = wait_until(&what, PATIENCE, || {
+            Ok((Self::health(namespace, port)? == status).then_some(()))
+        });
+        found.map(|((), took)| took)
+    }
+
+    /// The ends of the logs of everything that runs, for whoever has to explain a failure.
+    pub(crate) fn last_words(&self) -> String {
+        let programs = self
+            .intermediate
+            .iter()
+            .chain(self.connector.iter())
+            .chain(self.agents.get(&1));
+        programs.map(Process::last_words).collect()
+    }
+
+    /// Something to print beside a test's result.
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    /// What was noted since this was last asked.
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+}
+
+/// Ends a flow and reads its account.
+pub(crate) fn finish_flow(mut flow: Process) -> Result<Account> {
+    flow.hang_up(PATIENCE)?;
+    let log = flow.log();
+    log.lines()
+        .find(|line| line.starts_with("flow "))
+        .context("the flow gave no account")?
+        .parse()
+}
+
+/// The claims of a certificate for `services`.
+pub(crate) fn claims(flag: &str, services: &[Service]) -> Vec<String> {
+    services
+        .iter()
+        .flat_map(|service| [flag.to_owned(), service.id.to_owned()])
+        .collect()
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,208 @@
+//! Tier 4: the real programs in namespaces, once per runtime.
+//!
+//! Tests share one world per runtime, in the order of the list, because building a world costs more than most tests. A test
+//! that fails takes its world with it, so that no failure explains another.
+
+mod access;
+mod hostile;
+mod instruments;
+mod restart;
+mod traffic;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow, bail};
+
+use crate::args::Args;
+use crate::lab::leftovers;
+use crate::lab::obstacle;
+use crate::lab::programs::{Programs, Runtime};
+use crate::lab::scratch::Scratch;
+use crate::lab::world::World;
+use crate::tally::Tally;
+
+/// A test: what it is called and what it does to a world.
+type Test = (&'static str, fn(&mut World) -> Result<()>);
+
+/// Devices in a world.
+const DEVICES: u8 = 8;
+
+/// What of the laboratory is run, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// On which shells.
+    pub(crate) runtimes: Vec<Runtime>,
+    /// Only tests whose name contains this.
+    pub(crate) only: Option<String>,
+    /// Leave logs and configurations for inspection.
+    pub(crate) keep: bool,
+    /// Let the programs log their decisions.
+    pub(crate) verbose: bool,
+    /// Where the programs are.
+    pub(crate) programs: PathBuf,
+}
+
+impl Options {
+    /// All of it, with the release build.
+    pub(crate) fn all() -> Self {
+        let programs = crate::command::target().join("release");
+        Self {
+            runtimes: Runtime::ALL.to_vec(),
+            only: None,
+            keep: false,
+            verbose: false,
+            programs,
+        }
+    }
+}
+
+/// `cargo xtask netlab …`.
+pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
+    match args.word().as_deref() {
+        Some("test") => {}
+        Some("clean") => {
+            args.finish()?;
+            println!("{} leftovers removed", leftovers::clean());
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => bail!("netlab test or netlab clean?"),
+    }
+    let mut options = Options::all();
+    if let Some(runtime) = args.value("--runtime")? {
+        options.runtimes = vec![runtime];
+    }
+    options.only = args.value("--only")?;
+    options.keep = args.flag("--keep");
+    options.verbose = args.flag("--debug");
+    if let Some(folder) = args.value::<PathBuf>("--programs")? {
+        options.programs = folder;
+    } else {
+        crate::suite::build_release()?;
+    }
+    args.finish()?;
+    if let Some(why) = obstacle() {
+        println!("SKIPPED: the network laboratory: {why}");
+        println!("{}", Tally::skip());
+        return Ok(ExitCode::from(2));
+    }
+    leftovers::clean_when_interrupted()?;
+    let tally = run(&options)?;
+    println!("{tally}");
+    Ok(ExitCode::from(u8::from(tally.failed > 0)))
+}
+
+/// Runs the laboratory's tests and prints each result.
+pub(crate) fn run(options: &Options) -> Result<Tally> {
+    leftovers::clean();
+    let mut tally = Group::new("instruments", options, |programs, scratch| {
+        World::bare(programs, 1, scratch)
+    })
+    .run(Runtime::Mio, instruments::TESTS);
+    for &runtime in &options.runtimes {
+        let group = Group::new(&runtime.to_string(), options, |programs: Programs, scratch| {
+            programs.check()?;
+            World::new(programs, DEVICES, scratch)
+        });
+        let tests = [traffic::TESTS, access::TESTS, hostile::TESTS, restart::TESTS].concat();
+        tally += group.run(runtime, &tests);
+    }
+    Ok(tally)
+}
+
+/// Tests that share worlds of one kind.
+struct Group<'a, F> {
+    name: String,
+    options: &'a Options,
+    build: F,
+}
+
+impl<'a, F: Fn(Programs, Scratch) -> Result<World>> Group<'a, F> {
+    fn new(name: &str, options: &'a Options, build: F) -> Self {
+        Self {
+            name: name.to_owned(),
+            options,
+            build,
+        }
+    }
+
+    fn run(&self, runtime: Runtime, tests: &[Test]) -> Tally {
+        let mut tally = Tally::default();
+        let mut world = None;
+        let mut worlds = 0;
+        for (name, test) in tests {
+            let name = format!("netlab::{}::{name}", self.name);
+            if self
+                .options
+                .only
+                .as_ref()
+                .is_some_and(|only| !name.contains(only.as_str()))
+            {
+                continue;
+            }
+            let started = Instant::now();
+            let outcome = match world.take() {
+                Some(world) => Ok(world),
+                None => {
+                    worlds += 1;
+                    self.world(runtime, worlds)
+                }
+            };
+            let outcome = outcome.and_then(|mut world| {
+                let outcome = guarded(|| test(&mut world));
+                if let Err(error) = outcome {
+                    return Err(error.context(world.last_words()));
+                }
+                Ok(world)
+            });
+            tally += Tally::one(outcome.is_ok());
+            world = report(&name, started, outcome);
+        }
+        tally
+    }
+
+    fn world(&self, runtime: Runtime, number: u32) -> Result<World> {
+        let scratch = Scratch::new(&format!("{}-{number}", self.name), self.options.keep)?;
+        if self.options.keep {
+            println!("logs in {}", scratch.path().display());
+        }
+        let programs = Programs::new(
+            Path::new(&self.options.programs),
+            runtime,
+            self.options.verbose,
+            &scratch,
+        )?;
+        (self.build)(programs, scratch)
+    }
+}
+
+/// Prints the result in the form of the standard test harness.
+fn report(name: &str, started: Instant, outcome: Result<World>) -> Option<World> {
+    let took = started.elapsed().as_secs_f32();
+    match outcome {
+        Ok(mut world) => {
+            println!("test {name} ... ok ({took:.1} s)");
+            for note in world.take_notes() {
+                println!("      {note}");
+            }
+            Some(world)
+        }
+        Err(error) => {
+            println!("test {name} ... FAILED ({took:.1} s)");
+            println!("      {}", error.root_cause());
+            println!("      {}", error.to_string().trim_end());
+            None
+        }
+    }
+}
+
+/// A panic is a failure like any other, and must not keep the world from being removed.
+fn guarded(test: impl FnOnce() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(test)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Err(anyhow!("panicked: {}", text.unwrap_or_default()))
+    })
+}

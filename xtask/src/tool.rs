@@ -1,0 +1,39 @@
+//! The laboratory's instruments: small programs that run inside a namespace, one process each.
+//!
+//! They are part of this executable so that the laboratory needs no interpreter and no package. They judge nothing: they
+//! send, count and report in lines that the tests read.
+
+pub(crate) mod cannon;
+pub(crate) mod content;
+mod echo;
+pub(crate) mod flow;
+mod http;
+mod knock;
+mod latency;
+pub(crate) mod payload;
+mod sizes;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::args::Args;
+
+/// `xtask tool NAME …`.
+pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
+    let name = args.word().unwrap_or_default();
+    match name.as_str() {
+        "udp-echo" => echo::main(args)?,
+        "udp-sizes" => sizes::main(args)?,
+        "udp-flow" => flow::main(args)?,
+        "udp-latency" => latency::main(args)?,
+        "http" => http::main(args)?,
+        "cannon" => cannon::main(args)?,
+        "knock" => knock::main(args)?,
+        _ => {
+            eprintln!("no such tool: {name}");
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
