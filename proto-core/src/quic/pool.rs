@@ -214,15 +214,17 @@ impl<Q: Provider> Pool<Q> {
                 continue;
             };
             let id = slot.id;
-            if slot.hold.is_some_and(|at| at <= self.now) {
-                slot.hold = None;
-                self.mark_dirty(id);
-                continue;
-            }
+            // The connection comes first: after a sleep of hours it is over, and flushing a held acknowledgement instead
+            // would start its idle time anew.
             if slot.connection.poll_timeout().is_some_and(|at| at <= self.now) {
                 slot.connection.handle_timeout(self.now);
                 self.mark_dirty(id);
                 self.touch(id);
+                continue;
+            }
+            if slot.hold.is_some_and(|at| at <= self.now) {
+                slot.hold = None;
+                self.mark_dirty(id);
                 continue;
             }
             self.schedule(id);

@@ -17,9 +17,13 @@ pub const STATELESS_SLOTS: usize = 64;
 /// The longest of them: a Retry with its token.
 const STATELESS_LEN: usize = 256;
 
-/// A stateless reset answers only packets longer than itself, so that two lost peers never reset each other for ever
-/// (RFC 9000 §10.3.3), and never with fewer bytes than a receiver accepts as one (§10.3: 21).
+/// The length of a stateless reset, at most. It is always shorter than the packet it answers, so that two lost peers never
+/// reset each other for ever (RFC 9000 §10.3.3).
 const RESET_LEN: usize = 42;
+
+/// What a receiver accepts as a stateless reset at least (RFC 9000 §10.3). Even a lone PING is longer, so an idle client
+/// that only shows signs of life learns of a restart, too.
+const MIN_RESET_LEN: usize = 21;
 
 #[derive(Debug)]
 struct Answer {
@@ -248,17 +252,18 @@ impl<Q: Provider> Pool<Q> {
 
     fn answer_with_reset(&mut self, header: &Header, trigger: usize, path: FourTuple) {
         let Header::Short { dcid } = header else { return };
-        if trigger <= RESET_LEN {
+        if trigger <= MIN_RESET_LEN {
             return;
         }
+        let len = RESET_LEN.min(trigger - 1);
         let token = self.door.reset_token(dcid);
         let rng = &mut self.rng;
         let sent = self.stateless.push(path, |out| {
-            let (random, end) = out.get_mut(..RESET_LEN)?.split_at_mut(RESET_LEN - token.len());
+            let (random, end) = out.get_mut(..len)?.split_at_mut(len - token.len());
             rng.fill(random);
             random[0] = (random[0] & 0x3f) | 0x40;
             end.copy_from_slice(&token);
-            Some(RESET_LEN)
+            Some(len)
         });
         self.count_answer(sent, |stats| &mut stats.resets_sent);
     }
