@@ -35,14 +35,16 @@ impl<C: Clock + 'static> World<C> {
         self.settle(id.index);
     }
 
-    /// Restarts a host with a fresh machine at the same addresses; what was on its way still arrives.
+    /// Restarts a host with a fresh machine at the same addresses, possibly of another kind; what was on its way still
+    /// arrives. An id of the former kind is no longer usable then.
     #[track_caller]
-    pub fn replace<H: Host>(&mut self, id: HostId<H>, host: H) {
+    pub fn replace<H, N: Host>(&mut self, id: HostId<H>, host: N) -> HostId<N> {
         self.note(id, "restarted");
         let slot = &mut self.hosts[id.index];
         slot.host = Box::new(host);
         slot.down = false;
         self.settle(id.index);
+        HostId::new(id.index)
     }
 
     /// Lets nothing pass between two hosts, in either direction; what is on its way still arrives.
