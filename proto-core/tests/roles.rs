@@ -5,12 +5,20 @@
 
 #[path = "roles/contract.rs"]
 mod contract;
+#[path = "roles/healing.rs"]
+mod healing;
+#[path = "roles/impostor.rs"]
+mod impostor;
+#[path = "roles/people.rs"]
+mod people;
 #[path = "roles/raw.rs"]
 mod raw;
 #[path = "roles/relay.rs"]
 mod relay;
 #[path = "roles/setup.rs"]
 mod setup;
+#[path = "roles/tunnel.rs"]
+mod tunnel;
 
 /// Every story once per QUIC implementation.
 macro_rules! stories {
@@ -51,4 +59,25 @@ stories! {
         registrations_die_with_their_connection
         everything_is_empty_after_everyone_left
         junk_on_the_socket_changes_nothing;
+    healing:
+        a_registration_survives_a_lossy_path
+        a_restarted_intermediate_says_so_and_is_back_at_once
+        an_idle_agent_finds_out_with_its_next_sign_of_life
+        an_intermediate_that_forgot_everything_is_given_up_in_time
+        an_intermediate_without_a_key_is_given_up_in_time
+        a_denied_certificate_is_reported_and_asked_again_only_after_a_reconnect
+        the_pause_grows_until_a_registration_succeeds
+        a_success_makes_the_next_pause_short_again
+        agents_that_lose_the_same_intermediate_do_not_return_in_step
+        an_idle_hour_costs_little
+        a_moved_agent_keeps_its_flows
+        goodbye_is_said_and_heard
+        hours_of_sleep_are_one_step
+        a_cut_path_is_noticed_and_heals
+        a_short_cut_costs_no_connection;
+    tunnel:
+        packets_find_their_service_by_address
+        only_services_speak_to_the_host
+        forged_control_changes_nothing
+        what_does_not_fit_is_answered_and_what_fits_arrives;
 }
