@@ -1,2 +1,7 @@
-//! Placeholder of the skeleton.
-fn main() {}
+//! `ztna-intermediate`: the relay and rendezvous of the overlay.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    intermediate::main(std::env::args_os())
+}

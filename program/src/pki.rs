@@ -161,9 +161,12 @@ impl Authority {
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
         let read = |name: &str| {
             let path = dir.join(name);
-            fs::read_to_string(&path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => PkiError::NoAuthority(dir.to_owned()),
-                _ => PkiError::File(path, error),
+            fs::read_to_string(&path).map_err(|error| {
+                if error.kind() == io::ErrorKind::NotFound {
+                    PkiError::NoAuthority(dir.to_owned())
+                } else {
+                    PkiError::File(path, error)
+                }
             })
         };
         let certificate = read(CA_CERTIFICATE)?;
@@ -306,9 +309,12 @@ fn refuse_existing(paths: &[&Path]) -> Result<(), PkiError> {
 
 /// Makes a file that was not there, with its mode from the first moment.
 fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => PkiError::Exists(path.to_owned()),
-        _ => PkiError::File(path.to_owned(), error),
+    let failed = |error: io::Error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            PkiError::Exists(path.to_owned())
+        } else {
+            PkiError::File(path.to_owned(), error)
+        }
     };
     let mut file: File = OpenOptions::new()
         .write(true)

@@ -174,10 +174,10 @@ fn slurp(input: &Input<'_>, path: &Path, file: File) -> Result<Vec<u8>, Settings
 }
 
 fn unreadable(input: &Input<'_>, path: &Path, error: &std::io::Error) -> SettingsError {
-    let fix = match error.kind() {
-        std::io::ErrorKind::NotFound => "create the file or name another",
-        std::io::ErrorKind::PermissionDenied => "make it readable for this user, or run as its owner",
-        _ => "name a file that can be read",
+    let fix = if error.kind() == std::io::ErrorKind::NotFound {
+        "create the file or name another"
+    } else {
+        "make it a file that this user can read"
     };
     input.error(format!("cannot read {}: {}", shown(path), describe(error)), fix)
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::settings::{Environment, Flags, Schema, Settings};
 
-const SCHEMA: Schema = Schema::new(&["intermediate_server", "server_name"], &[]);
+const SCHEMA: Schema = Schema::new(&[&["intermediate_server", "server_name"]], &[]);
 
 fn read(value: &str) -> Result<IntermediateServer, String> {
     let environment: Environment = [("ZTNA_INTERMEDIATE_SERVER".to_owned(), value.to_owned())]

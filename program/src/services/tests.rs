@@ -2,7 +2,7 @@ use super::*;
 use crate::settings::{Environment, Flags, Schema};
 
 const SCHEMA: Schema = Schema::new(
-    &["services[].id", "services[].virtualIp", "services[].virtual_ip"],
+    &[&["services[].id", "services[].virtualIp", "services[].virtual_ip"]],
     &[],
 );
 

@@ -7,19 +7,23 @@ use super::{SettingsError, flag, variable};
 /// The keys of a program: `port`, `p2p.port`, `services[].id`.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
-    keys: &'static [&'static str],
+    keys: &'static [&'static [&'static str]],
     outside: &'static [&'static str],
 }
 
 impl Schema {
-    /// A program with these keys; those `outside` are flags and variables only, never in a file.
-    pub const fn new(keys: &'static [&'static str], outside: &'static [&'static str]) -> Self {
+    /// A program with these groups of keys; those `outside` are flags and variables only, never in a file.
+    pub const fn new(keys: &'static [&'static [&'static str]], outside: &'static [&'static str]) -> Self {
         Self { keys, outside }
     }
 
     /// All keys.
     pub fn keys(&self) -> impl Iterator<Item = &'static str> {
-        self.keys.iter().chain(self.outside).copied()
+        self.of_files().chain(self.outside.iter().copied())
+    }
+
+    fn of_files(&self) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().copied().flatten().copied()
     }
 
     pub(super) fn check(&self, file: &str, root: &Value) -> Result<(), SettingsError> {
@@ -67,8 +71,7 @@ impl Schema {
         } else {
             format!("{pattern}.")
         };
-        self.keys
-            .iter()
+        self.of_files()
             .filter_map(move |key| key.strip_prefix(prefix.as_str())?.split(['.', '[']).next())
     }
 

@@ -4,14 +4,8 @@ use super::*;
 
 const SCHEMA: Schema = Schema::new(
     &[
-        "port",
-        "bind_addr",
-        "disable_retry",
-        "p2p.port",
-        "p2p.cert",
-        "runtime",
-        "services[].id",
-        "services[].virtualIp",
+        &["port", "bind_addr", "disable_retry", "runtime"],
+        &["p2p.port", "p2p.cert", "services[].id", "services[].virtualIp"],
     ],
     &["config", "insecure_dev"],
 );

@@ -4,7 +4,7 @@ use super::*;
 use crate::pki::{Authority, Grants};
 use crate::settings::{Environment, Flags, Schema};
 
-const SCHEMA: Schema = Schema::new(&["cert_path", "key_path", "ca_cert"], &[]);
+const SCHEMA: Schema = Schema::new(&[&["cert_path", "key_path", "ca_cert"]], &[]);
 
 struct Files {
     dir: PathBuf,

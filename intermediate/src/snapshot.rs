@@ -1,0 +1,156 @@
+//! The intermediate in numbers.
+
+use std::time::Duration;
+
+use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
+use program::station::Snapshot;
+use proto_core::intermediate::{Dropped, IntermediateStats};
+use proto_core::quic::PoolStats;
+use runtime_io::ShellStats;
+
+use crate::Machine;
+
+/// A copy of all counters.
+pub(crate) struct IntermediateSnapshot {
+    stats: IntermediateStats,
+    pool: PoolStats,
+    shell: ShellStats,
+    connections: usize,
+    flows: usize,
+    agents: usize,
+    connectors: usize,
+}
+
+impl Snapshot for IntermediateSnapshot {
+    type Machine = Machine;
+
+    const ROLE: &'static str = "intermediate";
+
+    fn take(machine: &Machine, shell: &ShellStats) -> Self {
+        Self {
+            stats: machine.stats(),
+            pool: machine.pool_stats(),
+            shell: shell.clone(),
+            connections: machine.connections(),
+            flows: machine.flows(),
+            agents: machine.registry().agents(),
+            connectors: machine.registry().connectors(),
+        }
+    }
+
+    /// It listens, or it would not have answered.
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn write(&self, uptime: Duration, text: &mut Exposition) {
+        let Self { stats, pool, .. } = self;
+        let count = |number: usize| number as u64;
+        text.gauge(
+            "ztna_active_connections",
+            "QUIC connections, handshakes included.",
+            count(self.connections),
+        );
+        text.gauge("ztna_agents", "Clients registered as agent.", count(self.agents));
+        text.gauge(
+            "ztna_connectors",
+            "Clients registered as connector.",
+            count(self.connectors),
+        );
+        text.gauge(
+            "ztna_flows",
+            "Flows whose replies are expected.",
+            count(self.flows),
+        );
+        text.counter(
+            "ztna_relay_bytes_total",
+            "Bytes of DATAGRAMs relayed, as received.",
+            stats.relayed_bytes,
+        );
+        text.counter(
+            "ztna_datagrams_relayed_total",
+            "DATAGRAMs relayed.",
+            stats.relayed,
+        );
+        text.counter(
+            "ztna_registrations_total",
+            "Registrations accepted.",
+            stats.registrations,
+        );
+        text.counter(
+            "ztna_registration_rejections_total",
+            "Registrations refused.",
+            stats.registrations_refused,
+        );
+        text.counter(
+            "ztna_signaling_sessions_total",
+            "Signalling sessions of v1 peers; none is served yet.",
+            0,
+        );
+        text.counter(
+            "ztna_observed_addresses_total",
+            "Observed addresses told to clients.",
+            stats.observed_sent,
+        );
+        text.counter(
+            "ztna_connections_accepted_total",
+            "Connections accepted.",
+            pool.accepted,
+        );
+        text.counter("ztna_retries_total", "Retry packets sent.", pool.retries_sent);
+        text.counter(
+            "ztna_retry_tokens_validated",
+            "Retry tokens that proved an address.",
+            pool.tokens_valid,
+        );
+        text.counter(
+            "ztna_retry_token_failures",
+            "Retry tokens that did not.",
+            pool.tokens_invalid,
+        );
+        text.counter(
+            "ztna_stateless_resets_total",
+            "Stateless resets sent.",
+            pool.resets_sent,
+        );
+        text.by_reason(
+            "ztna_dropped_total",
+            "What was dropped, by reason.",
+            [drops(&stats.dropped), pool_drops(pool), shell_drops(&self.shell)].concat(),
+        );
+        text.shell(&self.shell);
+        text.seconds("ztna_uptime_seconds", "Seconds since the start.", uptime);
+    }
+}
+
+/// Exhaustive, so that a new counter cannot be forgotten.
+fn drops(dropped: &Dropped) -> Reasons {
+    let Dropped {
+        malformed,
+        not_ip,
+        not_registered,
+        no_connector,
+        ambiguous,
+        no_flow,
+        flow_refused,
+        queue_full,
+        too_large,
+        receiver_gone,
+        stream_bytes,
+        events,
+    } = *dropped;
+    vec![
+        ("malformed", malformed),
+        ("not_ip", not_ip),
+        ("not_registered", not_registered),
+        ("no_connector", no_connector),
+        ("ambiguous", ambiguous),
+        ("no_flow", no_flow),
+        ("flow_refused", flow_refused),
+        ("queue_full", queue_full),
+        ("too_large", too_large),
+        ("receiver_gone", receiver_gone),
+        ("stream_bytes", stream_bytes),
+        ("event", events),
+    ]
+}

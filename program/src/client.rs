@@ -1,0 +1,152 @@
+//! What agents and connectors do alike: their socket, their resolver, and what they say about their link.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use proto_core::id::ServiceId;
+use proto_core::link::LinkEvent;
+use proto_core::wire::datagram::NackStatus;
+use runtime_io::{AskError, BindError, CommandSender, LocalAddress, UdpConfig, UdpEndpoint};
+
+use crate::explain;
+use crate::redact::Redacted;
+use crate::resolve::{Refresh, Resolving};
+
+/// Pause while a shell has too many commands waiting.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds the socket of a client. Without an address: all of this host, IPv4 only where there is no IPv6.
+///
+/// # Errors
+/// If the address is in use, not permitted or not of this host.
+pub fn bind(address: Option<IpAddr>, port: u16) -> Result<UdpEndpoint, BindError> {
+    let bind = |ip: IpAddr| {
+        let mut config = UdpConfig::new(SocketAddr::new(ip, port));
+        config.local = LocalAddress::Bound;
+        UdpEndpoint::bind(&config)
+    };
+    match address {
+        Some(ip) => bind(ip),
+        None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
+            Err(BindError::NotLocal(_) | BindError::Other(..)) => bind(Ipv4Addr::UNSPECIFIED.into()),
+            bound => bound,
+        },
+    }
+}
+
+/// Hands later answers of a resolver to a machine; `set` runs on the thread of its shell.
+pub fn follow<M: 'static>(
+    resolving: Resolving,
+    commands: &CommandSender<M>,
+    set: fn(&mut M, Vec<SocketAddr>),
+) -> Refresh {
+    let commands = commands.clone();
+    resolving.deliver(move |addresses| {
+        loop {
+            let addresses = addresses.clone();
+            match commands.send(move |context| set(context.machine, addresses)) {
+                Ok(()) => return true,
+                Err(AskError::Full | AskError::TimedOut) => std::thread::sleep(PAUSE),
+                Err(AskError::Closed) => return false,
+            }
+        }
+    })
+}
+
+/// Tells the story of a link in the log: every change once, the same failure again only at DEBUG.
+#[derive(Debug)]
+pub struct LinkLog {
+    refresh: Refresh,
+    last: Option<String>,
+}
+
+impl LinkLog {
+    /// Nothing has happened yet.
+    pub fn new(refresh: Refresh) -> Self {
+        Self { refresh, last: None }
+    }
+
+    /// One event; `service` names the link where there are several, or the service that the event is about.
+    pub fn tell(&mut self, event: &LinkEvent, service: Option<&ServiceId>) {
+        let name = service.map_or("?", ServiceId::as_str);
+        match event {
+            LinkEvent::Connected { remote } => {
+                self.last = None;
+                log::debug!("connected to the intermediate at {remote}");
+            }
+            LinkEvent::Registered(_) => log::debug!("service {name} is registered"),
+            LinkEvent::Denied(_, status) => {
+                log::warn!("service {name} is refused: {}", denial(*status));
+            }
+            LinkEvent::Observed(address) => {
+                let ip = Redacted(*address.ip());
+                log::debug!("the intermediate sees this host as {ip} port {}", address.port());
+            }
+            LinkEvent::Disconnected(reason) => {
+                self.refresh.wanted();
+                self.warn(format!("connection lost: {}", explain::ended(reason)));
+            }
+            LinkEvent::Unreachable { remote, reason } => {
+                self.refresh.wanted();
+                log::debug!("no connection to {remote}");
+                let why = match reason {
+                    Some(reason) => explain::ended(reason),
+                    None => "the intermediate does not answer".to_owned(),
+                };
+                self.warn(format!("cannot connect: {why}"));
+            }
+        }
+    }
+
+    fn warn(&mut self, text: String) {
+        if self.last.as_ref() == Some(&text) {
+            log::debug!("{text}; trying on");
+            return;
+        }
+        log::warn!("{text}; trying on");
+        self.last = Some(text);
+    }
+}
+
+/// Why a registration was refused, and what to do.
+fn denial(status: NackStatus) -> String {
+    match status {
+        NackStatus::InvalidId => "the intermediate does not accept its id".to_owned(),
+        NackStatus::NotAuthorised => {
+            "the certificate does not name it (`ztna pki issue --agent` or `--connector` makes one that does)"
+                .to_owned()
+        }
+        NackStatus::Taken => "another connector has it".to_owned(),
+        NackStatus::AtCapacity => "the intermediate is full".to_owned(),
+        NackStatus::Other(code) => format!("status {code}"),
+    }
+}
+
+/// Health of a client: every service is registered.
+///
+/// # Errors
+/// Names those that are not, up to a few.
+pub fn all_registered(services: &[(ServiceId, bool)], connected: bool) -> Result<(), String> {
+    const NAMED: usize = 8;
+    let missing: Vec<&str> = services
+        .iter()
+        .filter(|(_, registered)| !registered)
+        .map(|(id, _)| id.as_str())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let named = missing.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = match missing.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    Err(if connected {
+        format!("not registered: {named}{more}")
+    } else {
+        format!("not connected to the intermediate; not registered: {named}{more}")
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Counters as text: the exposition format 0.0.4 that Prometheus and its kin read.
+//!
+//! Each role writes its own families; those that come from the shell and from the pool of connections have the same
+//! names everywhere and are written here.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use proto_core::quic::PoolStats;
+use runtime_io::ShellStats;
+
+/// What a family measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, and starts at 0 with the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// A text under construction.
+#[derive(Clone, Debug, Default)]
+pub struct Exposition(String);
+
+/// Counts by reason.
+pub type Reasons = Vec<(&'static str, u64)>;
+
+impl Exposition {
+    /// One counter.
+    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, help, Kind::Counter);
+        self.sample(name, &[], value);
+    }
+
+    /// One gauge.
+    pub fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, help, Kind::Gauge);
+        self.sample(name, &[], value);
+    }
+
+    /// Whole seconds, as a gauge.
+    pub fn seconds(&mut self, name: &str, help: &str, value: Duration) {
+        self.gauge(name, help, value.as_secs());
+    }
+
+    /// One counter per reason. A reason that comes twice is added up.
+    pub fn by_reason(&mut self, name: &str, help: &str, mut reasons: Reasons) {
+        self.family(name, help, Kind::Counter);
+        reasons.sort_unstable();
+        for group in reasons.chunk_by(|a, b| a.0 == b.0) {
+            let Some((reason, _)) = group.first() else {
+                continue;
+            };
+            let sum = group
+                .iter()
+                .fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
+            self.sample(name, &[("reason", reason)], sum);
+        }
+    }
+
+    /// What is running: a gauge that is always 1.
+    pub fn build_info(&mut self, role: &str, runtime: &str) {
+        let name = "ztna_build_info";
+        self.family(name, "What is running, in its labels.", Kind::Gauge);
+        let version = env!("CARGO_PKG_VERSION");
+        self.sample(
+            name,
+            &[("role", role), ("runtime", runtime), ("version", version)],
+            1,
+        );
+    }
+
+    /// What the shell did with its UDP socket.
+    pub fn shell(&mut self, stats: &ShellStats) {
+        let udp = &stats.udp;
+        let mut counter = |name: &str, help: &str, value| self.counter(name, help, value);
+        counter(
+            "ztna_udp_received_datagrams_total",
+            "UDP datagrams received.",
+            udp.received_datagrams,
+        );
+        counter(
+            "ztna_udp_received_batches_total",
+            "Batches they came in.",
+            udp.received_batches,
+        );
+        counter(
+            "ztna_udp_received_bytes_total",
+            "Payload bytes received.",
+            udp.received_bytes,
+        );
+        counter(
+            "ztna_udp_sent_datagrams_total",
+            "UDP datagrams sent.",
+            udp.sent_datagrams,
+        );
+        counter(
+            "ztna_udp_sent_batches_total",
+            "Send calls they left in.",
+            udp.sent_batches,
+        );
+        counter("ztna_udp_sent_bytes_total", "Payload bytes sent.", udp.sent_bytes);
+        counter(
+            "ztna_udp_send_blocked_total",
+            "Times the socket had no room; what was to be sent was kept.",
+            udp.blocked,
+        );
+        counter(
+            "ztna_udp_segmentation_refused_total",
+            "Times the kernel refused to segment a batch.",
+            udp.segmentation_refused,
+        );
+        counter(
+            "ztna_udp_receive_errors_total",
+            "Errors of receive calls.",
+            udp.receive_errors,
+        );
+        counter("ztna_loop_turns_total", "Turns of the event loop.", stats.turns);
+    }
+
+    /// The text so far.
+    pub fn finish(self) -> String {
+        self.0
+    }
+
+    fn family(&mut self, name: &str, help: &str, kind: Kind) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{}\"", escaped(value)))
+            .collect();
+        let _ = match labels.as_slice() {
+            [] => writeln!(self.0, "{name} {value}"),
+            labels => writeln!(self.0, "{name}{{{}}} {value}", labels.join(",")),
+        };
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// What the shell dropped or refused, by reason.
+pub fn shell_drops(stats: &ShellStats) -> Reasons {
+    use runtime_io::UdpDrop;
+    let all = [
+        (UdpDrop::Source, "udp_source"),
+        (UdpDrop::Empty, "udp_empty"),
+        (UdpDrop::Destination, "udp_destination"),
+        (UdpDrop::Shape, "udp_shape"),
+        (UdpDrop::Unreachable, "udp_unreachable"),
+        (UdpDrop::Denied, "udp_denied"),
+        (UdpDrop::TooLarge, "udp_too_large"),
+        (UdpDrop::Refused, "udp_refused"),
+        (UdpDrop::Other, "udp_other"),
+    ];
+    all.iter()
+        .map(|(drop, reason)| (*reason, stats.udp.dropped(*drop)))
+        .collect()
+}
+
+/// What the pool of connections did not take, by reason.
+pub fn pool_drops(stats: &PoolStats) -> Reasons {
+    vec![
+        ("not_quic", stats.not_quic),
+        ("unknown_connection", stats.unknown_connection),
+        ("short_initial", stats.short_initial),
+        ("retry_token_invalid", stats.tokens_invalid),
+        ("pool_full", stats.refused_full),
+        ("stateless_answer", stats.stateless_dropped),
+    ]
+}
+
+#[cfg(test)]
+mod tests;
