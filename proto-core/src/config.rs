@@ -8,6 +8,7 @@ pub mod timing;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::id::ServiceId;
+use crate::netstack::{NetstackConfig, NetstackLimits, NetstackService};
 
 pub use limits::{IntermediateLimits, TunnelLimits};
 
@@ -87,4 +88,23 @@ pub struct ConnectorConfig {
     pub local: SocketAddr,
     /// The services.
     pub services: Vec<ConnectorService>,
+    /// Table sizes of the network stack.
+    pub limits: NetstackLimits,
+}
+
+impl ConnectorConfig {
+    /// What its network stack is configured with.
+    pub(crate) fn netstack(&self) -> NetstackConfig {
+        let services = self.services.iter().map(|service| NetstackService {
+            backend: service.backend,
+            protocol: service.protocol,
+            virtual_addresses: service.virtual_addresses.clone(),
+        });
+        // Any IPv6 path carries 1,280; the live connection says what this one carries.
+        NetstackConfig {
+            services: services.collect(),
+            limits: self.limits,
+            mtu: 1280,
+        }
+    }
 }

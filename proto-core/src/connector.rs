@@ -96,7 +96,14 @@ impl<Q: Provider> Connector<Q> {
             .iter()
             .map(|id| {
                 let endpoint = config.intermediate.clone();
-                Link::new(Role::Connector, vec![id.clone()], endpoint, config.local, rng.fork(), now)
+                Link::new(
+                    Role::Connector,
+                    vec![id.clone()],
+                    endpoint,
+                    config.local,
+                    rng.fork(),
+                    now,
+                )
             })
             .collect();
         let netstack = Netstack::new(config.netstack(), rng.fork(), now);
@@ -148,7 +155,12 @@ impl<Q: Provider> Connector<Q> {
     /// Where each service stands.
     pub fn status(&self) -> Vec<ServiceStatus> {
         let pairs = self.services.iter().zip(&self.links);
-        pairs.map(|(id, link)| ServiceStatus { id: id.clone(), registered: link.is_registered(ONLY) }).collect()
+        pairs
+            .map(|(id, link)| ServiceStatus {
+                id: id.clone(),
+                registered: link.is_registered(ONLY),
+            })
+            .collect()
     }
 
     /// Replaces the addresses of the intermediate, after its name was resolved again.
@@ -179,9 +191,13 @@ impl<Q: Provider> Connector<Q> {
     }
 
     fn read(&mut self, id: ConnId, now: Instant) {
-        let Some(service) = self.service_of(id) else { return };
+        let Some(service) = self.service_of(id) else {
+            return;
+        };
         while let Some(datagram) = self.pool.poll_datagram(id) {
-            let Some(link) = self.links.get_mut(usize::from(service.0)) else { return };
+            let Some(link) = self.links.get_mut(usize::from(service.0)) else {
+                return;
+            };
             if let Some(packet) = link.on_datagram(&mut self.pool, datagram, now) {
                 self.stats.received += 1;
                 self.netstack.handle_packet(service, packet, now);
@@ -206,11 +222,15 @@ impl<Q: Provider> Connector<Q> {
     }
 
     fn pump_service(&mut self, service: ServiceIndex, now: Instant) {
-        let Some(link) = self.links.get_mut(usize::from(service.0)) else { return };
+        let Some(link) = self.links.get_mut(usize::from(service.0)) else {
+            return;
+        };
         let Some(id) = link.connection() else { return };
         let mut room = self.pool.datagram_space(id);
         while room > 0 {
-            let Some(packet) = self.netstack.poll_packet(service, now) else { return };
+            let Some(packet) = self.netstack.poll_packet(service, now) else {
+                return;
+            };
             room -= 1;
             match link.send(&mut self.pool, packet, now) {
                 Ok(()) => self.stats.sent += 1,
@@ -222,7 +242,9 @@ impl<Q: Provider> Connector<Q> {
     }
 
     fn activate(&mut self, service: ServiceIndex) {
-        let Some(active) = self.is_active.get_mut(usize::from(service.0)) else { return };
+        let Some(active) = self.is_active.get_mut(usize::from(service.0)) else {
+            return;
+        };
         if !std::mem::replace(active, true) {
             self.active.push_back(service);
         }
@@ -241,8 +263,12 @@ impl<Q: Provider> Connector<Q> {
     }
 
     fn with_link(&mut self, id: ConnId, _now: Instant, act: impl FnOnce(&mut Link, &mut Pool<Q>)) {
-        let Some(service) = self.service_of(id) else { return };
-        let Some(link) = self.links.get_mut(usize::from(service.0)) else { return };
+        let Some(service) = self.service_of(id) else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(usize::from(service.0)) else {
+            return;
+        };
         if link.any_connection() == Some(id) {
             act(link, &mut self.pool);
         }
@@ -251,7 +277,9 @@ impl<Q: Provider> Connector<Q> {
 
     /// After anything happened to a link: its events, its connection and its timer are brought up to date.
     fn settle(&mut self, service: ServiceIndex) {
-        let Some(link) = self.links.get_mut(usize::from(service.0)) else { return };
+        let Some(link) = self.links.get_mut(usize::from(service.0)) else {
+            return;
+        };
         while let Some(event) = link.poll_event() {
             if self.events.len() >= EVENT_QUEUE {
                 self.events.pop_front();
@@ -266,7 +294,10 @@ impl<Q: Provider> Connector<Q> {
             }
             self.owners[index] = Some((id, service));
         }
-        self.timers.set(u32::from(service.0), link.poll_timeout().map(|deadline| deadline.at));
+        self.timers.set(
+            u32::from(service.0),
+            link.poll_timeout().map(|deadline| deadline.at),
+        );
     }
 }
 
@@ -295,7 +326,10 @@ impl<Q: Provider> Machine for Connector<Q> {
     }
 
     fn poll_transmit(&mut self, buf: &mut [u8], now: Instant) -> Option<Transmit> {
-        if self.poll_timeout().is_some_and(|deadline| deadline.at <= now && deadline.wake != Wake::QueuedOutput) {
+        if self
+            .poll_timeout()
+            .is_some_and(|deadline| deadline.at <= now && deadline.wake != Wake::QueuedOutput)
+        {
             self.handle_timeout(now);
         }
         self.process(now);
@@ -316,10 +350,19 @@ impl<Q: Provider> Machine for Connector<Q> {
 
     fn poll_timeout(&self) -> Option<Deadline> {
         if !self.events.is_empty() || !self.active.is_empty() || self.netstack.has_output() {
-            return Some(Deadline { at: self.pool.now(), wake: Wake::QueuedOutput });
+            return Some(Deadline {
+                at: self.pool.now(),
+                wake: Wake::QueuedOutput,
+            });
         }
-        let links = self.timers.earliest().map(|at| Deadline { at, wake: Wake::Keepalive });
-        let netstack = self.netstack.poll_timeout().map(|at| Deadline { at, wake: Wake::Netstack });
+        let links = self.timers.earliest().map(|at| Deadline {
+            at,
+            wake: Wake::Keepalive,
+        });
+        let netstack = self.netstack.poll_timeout().map(|at| Deadline {
+            at,
+            wake: Wake::Netstack,
+        });
         Deadline::earliest(self.pool.poll_timeout(), Deadline::earliest(links, netstack))
     }
 

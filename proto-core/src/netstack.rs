@@ -1,0 +1,379 @@
+//! The connector's network stack: IP packets of agents on one side, backend sockets on the other.
+//!
+//! It terminates TCP (each session a small smoltcp stack of its own), carries UDP (one backend flow per agent flow) and
+//! answers ICMP echo, for several services at once. Answers carry the virtual address and port that the agent spoke
+//! to. It knows neither QUIC nor sockets: packets for the tunnel are taken only while the tunnel has room, bytes for and
+//! from backends only when the shell's sockets are ready, so that back-pressure reaches through in both directions.
+//!
+//! Packets are demultiplexed by (service, 5-tuple); nothing scans sessions.
+
+mod icmp;
+mod output;
+mod tcp;
+mod udp;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ::slab::Slab;
+
+use crate::backend::{FlowId, FromBackend, ToBackend, Transport};
+use crate::config::Protocol;
+use crate::expiring::Expiring;
+use crate::id::ServiceIndex;
+use crate::quic::Datagram;
+use crate::rng::{Rng, SeededMap};
+use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, Unreachable};
+use crate::timer::DeadlineIndex;
+use output::{BackendQueue, TunnelQueues};
+use tcp::Session;
+
+/// Silence after which a UDP flow is forgotten (RFC 4787 §4.3 asks for at least 2 minutes).
+pub const UDP_IDLE: Duration = Duration::from_secs(300);
+
+/// How long a backend may take to accept a TCP connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A service of the stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetstackService {
+    /// Where it really listens.
+    pub backend: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Its virtual addresses; empty accepts any, because each agent has its own address for the service and the
+    /// intermediate has already chosen it.
+    pub virtual_addresses: Vec<IpAddr>,
+}
+
+/// Table sizes of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetstackLimits {
+    /// TCP sessions; each has 512 KiB of buffers, of which the system backs only the part in use.
+    pub tcp_sessions: usize,
+    /// TCP sessions of one agent address that wait for their backend.
+    pub tcp_pending_per_source: usize,
+    /// UDP flows; each is a socket of the shell.
+    pub udp_flows: usize,
+    /// Packets that wait for one service's tunnel, TCP segments not counted: those are made when there is room.
+    pub tunnel_queue: usize,
+    /// UDP payloads that wait for backend sockets.
+    pub backend_queue: usize,
+}
+
+impl Default for NetstackLimits {
+    fn default() -> Self {
+        Self {
+            tcp_sessions: 1024,
+            tcp_pending_per_source: 128,
+            udp_flows: 4096,
+            tunnel_queue: 2048,
+            backend_queue: 4096,
+        }
+    }
+}
+
+/// The configuration of a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetstackConfig {
+    /// The services, by [`ServiceIndex`].
+    pub services: Vec<NetstackService>,
+    /// Table sizes.
+    pub limits: NetstackLimits,
+    /// The largest packet for the tunnel until the live connection says otherwise.
+    pub mtu: usize,
+}
+
+/// Counters of a stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetstackStats {
+    /// UDP payloads and TCP segments with payload taken from agents.
+    pub forwarded_packets: u64,
+    /// Payload bytes handed to backends.
+    pub forwarded_bytes: u64,
+    /// Payload bytes taken from backends.
+    pub returned_bytes: u64,
+    /// TCP sessions begun.
+    pub tcp_sessions: u64,
+    /// TCP sessions whose backend could not be reached or that broke.
+    pub tcp_errors: u64,
+    /// UDP flows begun.
+    pub udp_flows: u64,
+    /// ICMP echo requests answered.
+    pub echoes: u64,
+    /// Packets that are not IP or contradict themselves.
+    pub malformed: u64,
+    /// Packets with a wrong checksum.
+    pub bad_checksum: u64,
+    /// Packets for addresses that are not the service's.
+    pub wrong_address: u64,
+    /// Fragments: inner packets fit the tunnel.
+    pub fragments: u64,
+    /// Packets of protocols that are not carried, or that the service does not speak.
+    pub unsupported: u64,
+    /// TCP connections refused because a table was full.
+    pub tcp_full: u64,
+    /// UDP flows that gave way to newer ones.
+    pub udp_evicted: u64,
+    /// Packets dropped because the tunnel's queue was full.
+    pub tunnel_full: u64,
+    /// UDP payloads dropped because the backend's queue was full.
+    pub backend_full: u64,
+    /// Answers of backends that do not fit the tunnel.
+    pub too_large: u64,
+}
+
+/// What a flow is, by its slot.
+#[derive(Debug)]
+enum Flow {
+    Udp {
+        service: ServiceIndex,
+        tuple: FiveTuple,
+        opened: bool,
+    },
+    Tcp(Box<Session>),
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    flow: Flow,
+}
+
+/// The stack.
+#[derive(Debug)]
+pub struct Netstack {
+    services: Vec<NetstackService>,
+    mtu: Vec<usize>,
+    limits: NetstackLimits,
+    slots: Slab<Slot>,
+    generation: u32,
+    tcp: SeededMap<(ServiceIndex, FiveTuple), FlowId>,
+    tcp_pending: SeededMap<IpAddr, usize>,
+    udp: Expiring<(ServiceIndex, FiveTuple), FlowId>,
+    /// Timers of TCP sessions, by slot.
+    timers: DeadlineIndex,
+    tunnel: TunnelQueues,
+    backend: BackendQueue,
+    rng: Rng,
+    start: Instant,
+    now: Instant,
+    stats: NetstackStats,
+}
+
+impl Netstack {
+    /// A stack without flows.
+    pub fn new(config: NetstackConfig, mut rng: Rng, now: Instant) -> Self {
+        let NetstackConfig {
+            services,
+            limits,
+            mtu,
+        } = config;
+        Self {
+            mtu: vec![mtu; services.len()],
+            tunnel: TunnelQueues::new(services.len(), limits.tunnel_queue),
+            backend: BackendQueue::new(limits.backend_queue),
+            services,
+            limits,
+            slots: Slab::new(),
+            generation: 0,
+            tcp: rng.map(),
+            tcp_pending: rng.map(),
+            udp: Expiring::new(limits.udp_flows, &mut rng),
+            timers: DeadlineIndex::default(),
+            rng,
+            start: now,
+            now,
+            stats: NetstackStats::default(),
+        }
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> NetstackStats {
+        self.stats
+    }
+
+    /// Flows of both kinds.
+    pub fn flows(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Tells the largest packet that a service's tunnel carries now.
+    pub fn set_mtu(&mut self, service: ServiceIndex, mtu: usize) {
+        if let Some(current) = self.mtu.get_mut(usize::from(service.0)) {
+            *current = mtu;
+        }
+    }
+
+    /// Takes one packet of an agent for a service.
+    pub fn handle_packet(&mut self, service: ServiceIndex, packet: Datagram, now: Instant) {
+        self.advance(now);
+        let Some(config) = self.services.get(usize::from(service.0)) else {
+            return;
+        };
+        let Ok(parsed) = packet::parse(&packet) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        if !packet::verify_checksums(&parsed, &packet) {
+            self.stats.bad_checksum += 1;
+            return;
+        }
+        let ours = config.virtual_addresses.is_empty()
+            || config.virtual_addresses.contains(&parsed.flow.destination);
+        if !ours {
+            self.stats.wrong_address += 1;
+            return;
+        }
+        if parsed.fragment != Fragment::No {
+            self.stats.fragments += 1;
+            return;
+        }
+        let protocol = config.protocol;
+        match parsed.kind {
+            Kind::Udp if protocol != Protocol::Tcp => self.on_udp(service, &parsed, packet),
+            Kind::Tcp(flags) if protocol != Protocol::Udp => self.on_tcp(service, &parsed, flags, packet),
+            Kind::Udp => {
+                self.stats.unsupported += 1;
+                self.answer_unreachable(service, &parsed, &packet, Unreachable::Port);
+            }
+            Kind::Tcp(_) => {
+                self.stats.unsupported += 1;
+                self.answer_reset(service, &parsed, &packet);
+            }
+            Kind::EchoRequest => self.on_echo(service, &parsed, &packet),
+            Kind::EchoReply | Kind::IcmpError | Kind::Other => self.stats.unsupported += 1,
+        }
+    }
+
+    /// The next packet for a service's tunnel. Call it only while the tunnel has room.
+    pub fn poll_packet(&mut self, service: ServiceIndex, now: Instant) -> Option<Datagram> {
+        self.advance(now);
+        if let Some(packet) = self.tunnel.pop(service) {
+            return Some(packet);
+        }
+        while let Some(flow) = self.tunnel.next_session(service) {
+            if let Some(segment) = self.tcp_segment(flow) {
+                return Some(segment);
+            }
+            self.tunnel.session_done(service);
+        }
+        None
+    }
+
+    /// The next service that has got packets since it was last named here.
+    pub fn poll_ready(&mut self) -> Option<ServiceIndex> {
+        self.tunnel.poll_ready()
+    }
+
+    /// Whether [`Netstack::poll_ready`] or [`Netstack::poll_backend`] has something.
+    pub fn has_output(&self) -> bool {
+        self.tunnel.has_ready() || self.backend.has_requests()
+    }
+
+    /// When [`Netstack::handle_timeout`] is wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.earliest(), self.udp.next_expiry(UDP_IDLE)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        while let Some(index) = self.timers.pop_due(self.now) {
+            self.on_tcp_timer(index);
+        }
+        while let Some((_, flow)) = self.udp.pop_expired(self.now, UDP_IDLE) {
+            self.forget(flow);
+            self.backend.close(flow);
+        }
+    }
+
+    /// The next request to the shell.
+    pub fn poll_backend(&mut self) -> Option<ToBackend<'_>> {
+        self.backend.poll()
+    }
+
+    /// Takes a report of the shell.
+    pub fn handle_backend(&mut self, from: FromBackend<'_>, now: Instant) {
+        self.advance(now);
+        match from {
+            FromBackend::Opened { flow } => match self.flow(flow) {
+                Some(Flow::Udp { .. }) => self.on_udp_opened(flow),
+                Some(Flow::Tcp(_)) => self.on_tcp_opened(flow),
+                None => {}
+            },
+            FromBackend::Refused { flow, reason } => match self.flow(flow) {
+                Some(Flow::Udp { .. }) => self.on_udp_refused(flow),
+                Some(Flow::Tcp(_)) => self.on_tcp_refused(flow, reason),
+                None => {}
+            },
+            FromBackend::Datagram { flow, payload } => self.on_udp_answer(flow, payload),
+            FromBackend::PortUnreachable { flow } => self.on_udp_unreachable(flow),
+            FromBackend::HalfClosed { flow } => self.on_tcp_finished(flow),
+            FromBackend::Reset { flow } => self.on_tcp_broken(flow),
+        }
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn flow(&mut self, id: FlowId) -> Option<&mut Flow> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        (slot.generation == id.generation).then_some(&mut slot.flow)
+    }
+
+    fn open(&mut self, flow: Flow, transport: Transport, address: SocketAddr) -> FlowId {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let index = self.slots.insert(Slot { generation, flow }) as u32;
+        let id = FlowId { index, generation };
+        self.backend.open(id, transport, address);
+        id
+    }
+
+    /// Removes the slot of a flow; its key is the caller's to remove.
+    fn forget(&mut self, id: FlowId) -> Option<Flow> {
+        self.flow(id)?;
+        self.timers.set(id.index, None);
+        Some(self.slots.remove(id.index as usize).flow)
+    }
+
+    fn queue(&mut self, service: ServiceIndex, packet: Vec<u8>) {
+        let fits = self
+            .mtu
+            .get(usize::from(service.0))
+            .is_some_and(|mtu| packet.len() <= *mtu);
+        if !fits {
+            self.stats.too_large += 1;
+        } else if !self.tunnel.push(service, packet.into()) {
+            self.stats.tunnel_full += 1;
+        }
+    }
+
+    fn answer_unreachable(
+        &mut self,
+        service: ServiceIndex,
+        parsed: &Parsed,
+        original: &[u8],
+        why: Unreachable,
+    ) {
+        let mut answer = Vec::new();
+        if packet::unreachable(original, parsed, why, &mut answer) {
+            self.queue(service, answer);
+        }
+    }
+
+    fn answer_reset(&mut self, service: ServiceIndex, parsed: &Parsed, original: &[u8]) {
+        let mut answer = Vec::new();
+        if packet::tcp_reset(original, parsed, &mut answer) {
+            self.queue(service, answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

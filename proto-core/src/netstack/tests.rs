@@ -1,0 +1,174 @@
+//! The stack without TCP transfers, packet by packet.
+
+use super::*;
+use crate::rng::Seed;
+use crate::test_origin::origin;
+
+const SERVICE: ServiceIndex = ServiceIndex(0);
+const AGENT: &str = "10.9.0.1:5000";
+const VIRTUAL: &str = "10.100.0.1:9999";
+
+fn stack(protocol: Protocol, now: Instant) -> Netstack {
+    let service = NetstackService {
+        backend: "192.0.2.9:7".parse().unwrap(),
+        protocol,
+        virtual_addresses: vec!["10.100.0.1".parse().unwrap()],
+    };
+    let limits = NetstackLimits {
+        udp_flows: 4,
+        ..NetstackLimits::default()
+    };
+    let config = NetstackConfig {
+        services: vec![service],
+        limits,
+        mtu: 1280,
+    };
+    Netstack::new(config, Rng::new(&Seed([4; 32])), now)
+}
+
+fn udp(source: &str, destination: &str, payload: &[u8]) -> Datagram {
+    let mut packet = Vec::new();
+    assert!(packet::udp(
+        source.parse().unwrap(),
+        destination.parse().unwrap(),
+        payload,
+        &mut packet
+    ));
+    packet.into()
+}
+
+/// The flows opened and payloads sent, in order.
+fn requests(stack: &mut Netstack) -> (Vec<FlowId>, Vec<(FlowId, Vec<u8>)>) {
+    let (mut opened, mut sent) = (Vec::new(), Vec::new());
+    while let Some(request) = stack.poll_backend() {
+        match request {
+            ToBackend::Open {
+                flow,
+                transport: Transport::Udp,
+                address,
+            } => {
+                assert_eq!(address, "192.0.2.9:7".parse().unwrap());
+                opened.push(flow);
+            }
+            ToBackend::Datagram { flow, payload } => sent.push((flow, payload.to_vec())),
+            other => assert!(matches!(other, ToBackend::Close { .. }), "{other:?}"),
+        }
+    }
+    (opened, sent)
+}
+
+#[test]
+fn a_udp_answer_comes_from_the_address_the_agent_spoke_to() {
+    let now = origin();
+    let mut stack = stack(Protocol::Udp, now);
+    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"question"), now);
+    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b""), now);
+    let (opened, sent) = requests(&mut stack);
+    assert_eq!(opened.len(), 1);
+    assert_eq!(sent, [(opened[0], b"question".to_vec()), (opened[0], Vec::new())]);
+    stack.handle_backend(FromBackend::Opened { flow: opened[0] }, now);
+    stack.handle_backend(
+        FromBackend::Datagram {
+            flow: opened[0],
+            payload: b"answer",
+        },
+        now,
+    );
+    assert_eq!(stack.poll_ready(), Some(SERVICE));
+    assert_eq!(
+        stack.poll_packet(SERVICE, now).unwrap().as_ref(),
+        udp(VIRTUAL, AGENT, b"answer").as_ref()
+    );
+    assert!(stack.poll_packet(SERVICE, now).is_none());
+    assert_eq!(stack.poll_ready(), None);
+}
+
+#[test]
+fn agents_that_share_a_port_have_flows_of_their_own() {
+    let now = origin();
+    let mut stack = stack(Protocol::Both, now);
+    for source in [AGENT, "10.9.0.2:5000"] {
+        stack.handle_packet(SERVICE, udp(source, VIRTUAL, b"hello"), now);
+    }
+    let (opened, _) = requests(&mut stack);
+    assert_eq!(opened.len(), 2);
+    stack.handle_backend(
+        FromBackend::Datagram {
+            flow: opened[1],
+            payload: b"second",
+        },
+        now,
+    );
+    assert_eq!(
+        stack.poll_packet(SERVICE, now).unwrap().as_ref(),
+        udp(VIRTUAL, "10.9.0.2:5000", b"second").as_ref()
+    );
+}
+
+#[test]
+fn silent_flows_are_forgotten_and_the_oldest_gives_way() {
+    let now = origin();
+    let mut stack = stack(Protocol::Udp, now);
+    for port in 1..=5 {
+        stack.handle_packet(SERVICE, udp(&format!("10.9.0.1:{port}"), VIRTUAL, b"hello"), now);
+    }
+    assert_eq!((stack.flows(), stack.stats().udp_evicted), (4, 1));
+    let (opened, _) = requests(&mut stack);
+    stack.handle_backend(
+        FromBackend::Datagram {
+            flow: opened[0],
+            payload: b"stale",
+        },
+        now,
+    );
+    assert!(
+        stack.poll_packet(SERVICE, now).is_none(),
+        "the flow that gave way is dead"
+    );
+    let later = stack.poll_timeout().unwrap();
+    assert_eq!(later, now + UDP_IDLE);
+    stack.handle_timeout(later);
+    assert_eq!((stack.flows(), stack.poll_timeout()), (0, None));
+}
+
+#[test]
+fn nobody_at_the_backend_is_said_with_icmp() {
+    let now = origin();
+    let mut stack = stack(Protocol::Udp, now);
+    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"hello"), now);
+    let (opened, _) = requests(&mut stack);
+    stack.handle_backend(FromBackend::PortUnreachable { flow: opened[0] }, now);
+    let answer = stack.poll_packet(SERVICE, now).unwrap();
+    let parsed = packet::parse(&answer).unwrap();
+    assert_eq!(parsed.kind, Kind::IcmpError);
+    assert_eq!(
+        parsed.flow,
+        packet::parse(&udp(VIRTUAL, AGENT, b"")).unwrap().flow
+    );
+}
+
+#[test]
+fn a_service_speaks_only_its_protocol_at_its_address() {
+    let now = origin();
+    let mut stack = stack(Protocol::Tcp, now);
+    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"hello"), now);
+    let answer = stack.poll_packet(SERVICE, now).unwrap();
+    assert_eq!(packet::parse(&answer).unwrap().kind, Kind::IcmpError);
+    stack.handle_packet(SERVICE, udp(AGENT, "10.100.0.2:9999", b"hello"), now);
+    stack.handle_packet(SERVICE, b"junk".to_vec().into(), now);
+    let mut broken = udp(AGENT, VIRTUAL, b"hello");
+    *broken.last_mut().unwrap() ^= 1;
+    stack.handle_packet(SERVICE, broken, now);
+    assert!(stack.poll_packet(SERVICE, now).is_none());
+    let stats = stack.stats();
+    assert_eq!(
+        (
+            stats.wrong_address,
+            stats.malformed,
+            stats.bad_checksum,
+            stats.unsupported
+        ),
+        (1, 1, 1, 1)
+    );
+    assert_eq!(stack.flows(), 0);
+}

@@ -1,0 +1,107 @@
+//! UDP: one backend flow per agent flow, forgotten after silence.
+
+use std::net::SocketAddr;
+
+use super::{Flow, Netstack};
+use crate::backend::{FlowId, Transport};
+use crate::expiring::Inserted;
+use crate::id::ServiceIndex;
+use crate::quic::Datagram;
+use crate::routing::packet::{self, FiveTuple, Parsed, Unreachable};
+
+impl Netstack {
+    pub(super) fn on_udp(&mut self, service: ServiceIndex, parsed: &Parsed, mut packet: Datagram) {
+        let key = (service, parsed.flow);
+        let flow = match self.udp.touch(&key, self.now) {
+            Some(flow) => *flow,
+            None => self.open_udp(service, parsed.flow),
+        };
+        // The payload stays in the buffer it arrived in.
+        packet.truncate(parsed.payload.end);
+        packet.advance(parsed.payload.start);
+        let len = packet.len() as u64;
+        // The shell opens a UDP socket at once, and requests keep their order: nothing has to wait for `Opened`.
+        if self.backend.datagram(flow, packet) {
+            self.stats.forwarded_packets += 1;
+            self.stats.forwarded_bytes += len;
+        } else {
+            self.stats.backend_full += 1;
+        }
+    }
+
+    fn open_udp(&mut self, service: ServiceIndex, tuple: FiveTuple) -> FlowId {
+        let address = self.services[usize::from(service.0)].backend;
+        let flow = self.open(
+            Flow::Udp {
+                service,
+                tuple,
+                opened: false,
+            },
+            Transport::Udp,
+            address,
+        );
+        self.stats.udp_flows += 1;
+        match self.udp.insert((service, tuple), flow, self.now) {
+            Inserted::Added => {}
+            Inserted::Replaced(old) | Inserted::Evicted(_, old) => {
+                self.stats.udp_evicted += 1;
+                self.forget(old);
+                self.backend.close(old);
+            }
+        }
+        flow
+    }
+
+    pub(super) fn on_udp_opened(&mut self, id: FlowId) {
+        if let Some(Flow::Udp { opened, .. }) = self.flow(id) {
+            *opened = true;
+        }
+    }
+
+    pub(super) fn on_udp_refused(&mut self, id: FlowId) {
+        let Some(Flow::Udp { service, tuple, .. }) = self.forget(id) else {
+            return;
+        };
+        self.udp.remove(&(service, tuple));
+    }
+
+    /// A backend's answer goes back from the address and port that the agent spoke to.
+    pub(super) fn on_udp_answer(&mut self, id: FlowId, payload: &[u8]) {
+        let now = self.now;
+        let Some(Flow::Udp { service, tuple, .. }) = self.flow(id) else {
+            return;
+        };
+        let (service, tuple) = (*service, *tuple);
+        self.udp.touch(&(service, tuple), now);
+        let mut answer = Vec::with_capacity(payload.len() + 48);
+        if packet::udp(destination(tuple), source(tuple), payload, &mut answer) {
+            self.stats.returned_bytes += payload.len() as u64;
+            self.queue(service, answer);
+        } else {
+            self.stats.too_large += 1;
+        }
+    }
+
+    /// Nobody listens at the backend: the agent's socket hears what it would hear from the real host.
+    pub(super) fn on_udp_unreachable(&mut self, id: FlowId) {
+        let Some(Flow::Udp { service, tuple, .. }) = self.flow(id) else {
+            return;
+        };
+        let (service, tuple) = (*service, *tuple);
+        let mut quoted = Vec::new();
+        if !packet::udp(source(tuple), destination(tuple), &[], &mut quoted) {
+            return;
+        }
+        if let Ok(parsed) = packet::parse(&quoted) {
+            self.answer_unreachable(service, &parsed, &quoted, Unreachable::Port);
+        }
+    }
+}
+
+fn source(tuple: FiveTuple) -> SocketAddr {
+    SocketAddr::new(tuple.source, tuple.source_port)
+}
+
+fn destination(tuple: FiveTuple) -> SocketAddr {
+    SocketAddr::new(tuple.destination, tuple.destination_port)
+}
