@@ -90,6 +90,11 @@ impl<Q: Provider> Pool<Q> {
             let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) else {
                 break;
             };
+            // QUIC looks at everything, and allocates, before it says that it has nothing: the drain asks once, not
+            // every batch as well.
+            if slot.connection.datagrams_queued() == 0 {
+                break;
+            }
             let Some(packet) = slot.connection.poll_packet(&mut buf[len..len + stride], self.now) else {
                 break;
             };
