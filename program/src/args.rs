@@ -122,8 +122,8 @@ impl Runtime {
 /// The settings that all programs have, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Common {
-    /// What is logged.
-    pub log_level: LevelFilter,
+    /// What is logged, if anything was said about it.
+    pub log_level: Option<LevelFilter>,
     /// The event loop.
     pub runtime: Runtime,
     /// Where `/healthz` and `/metrics` are served; `None` for nowhere.
@@ -140,7 +140,7 @@ impl Common {
     /// # Errors
     /// For the first one that is wrong.
     pub fn read(settings: &Settings, default_metrics_port: u16) -> Result<Self, SettingsError> {
-        let log_level = settings.or("log_level", LevelFilter::Info, |input| input.choice(&LEVELS))?;
+        let log_level = settings.optional("log_level", |input| input.choice(&LEVELS))?;
         let runtimes = [("mio", Runtime::Mio), ("tokio", Runtime::Tokio)];
         let runtime = settings.or("runtime", Runtime::Mio, |input| input.choice(&runtimes))?;
         let port = settings.or("metrics_port", default_metrics_port, |input| input.port())?;

@@ -28,17 +28,26 @@ pub const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::Off),
 ];
 
-/// Starts logging. A second call changes nothing.
-pub fn start(level: LevelFilter) {
+/// Starts logging: at a level that was asked for, else as `RUST_LOG` says in its own notation, else at INFO. A second
+/// call changes nothing.
+pub fn start(level: Option<LevelFilter>) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level.min(LevelFilter::Warn));
-    for target in OURS {
-        builder.filter_module(target, level);
+    match (level, std::env::var("RUST_LOG")) {
+        (None, Ok(filters)) => {
+            builder.parse_filters(&filters);
+        }
+        (level, _) => {
+            let level = level.unwrap_or(LevelFilter::Info);
+            builder.filter_level(level.min(LevelFilter::Warn));
+            for target in OURS {
+                builder.filter_module(target, level);
+            }
+        }
     }
     builder.format(|out, record| {
         let time = out.timestamp_millis();
         let level = record.level();
-        // What a line comes from helps only those who asked for details.
+        // Where a line comes from helps only those who asked for details.
         if level > Level::Info {
             writeln!(out, "{time} {level:5} {}: {}", record.target(), record.args())
         } else {

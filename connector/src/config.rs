@@ -1,0 +1,217 @@
+//! The settings of `ztna-connector`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use program::args::{self, Common, CommonArgs};
+use program::endpoint::{Endpoint, IntermediateServer};
+use program::services::{self, Service};
+use program::settings::{Flags, Schema, Settings, SettingsError};
+use program::{resolve, settings};
+use proto_core::config::{ConnectorConfig, ConnectorService, IntermediateEndpoint, Protocol};
+use proto_core::id::ServiceId;
+
+/// The port of `/healthz` and `/metrics`, if none is given.
+pub const DEFAULT_METRICS_PORT: u16 = 9091;
+
+/// The local UDP port of a connector with direct connections.
+const DEFAULT_P2P_PORT: u16 = 4434;
+
+/// Every key that the program knows.
+pub const SCHEMA: Schema = Schema::new(
+    &[
+        args::KEYS,
+        &[
+            "intermediate_server",
+            "intermediate_server.host",
+            "intermediate_server.port",
+            "intermediate_server.server_name",
+            "p2p.cert",
+            "p2p.enabled",
+            "p2p.key",
+            "p2p.port",
+            "services[].backend",
+            "services[].id",
+            "services[].protocol",
+            "services[].virtualIp",
+            "services[].virtual_ip",
+        ],
+    ],
+    args::CLIENT_OUTSIDE,
+);
+
+/// Publishes private services through the ZTNA overlay.
+///
+/// Connects to an intermediate and needs no open inbound port. Settings come from flags, from the environment (ZTNA_*),
+/// and from /etc/ztna/connector.json, in this order; services are listed in the file.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(
+    name = "ztna-connector",
+    version,
+    after_help = "Exit codes: 0 ended in order (SIGTERM, SIGINT); 2 something in the settings or on this host has to be put right; 1 anything else."
+)]
+pub struct Args {
+    #[expect(missing_docs, reason = "a doc comment would become the program's help")]
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// The intermediate, HOST:PORT [env: ZTNA_INTERMEDIATE_SERVER]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub intermediate_server: Option<String>,
+
+    /// The name in the intermediate's certificate [default: its host] [env: ZTNA_SERVER_NAME]
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+
+    /// Local UDP port, 0 for any [default: 0, or 4434 if the file has "p2p"] [env: ZTNA_P2P_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub p2p_port: Option<String>,
+}
+
+impl Args {
+    /// The values that were given.
+    pub fn flags(&self) -> Flags {
+        let mut flags = self.common.flags();
+        flags.set("intermediate_server", self.intermediate_server.as_ref());
+        flags.set("server_name", self.server_name.as_ref());
+        flags.set("p2p.port", self.p2p_port.as_ref());
+        flags
+    }
+}
+
+/// A service, before its backend is resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its name.
+    pub id: ServiceId,
+    /// Where it listens.
+    pub backend: Endpoint,
+    /// Where that was said, for an error.
+    pub place: String,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The addresses under which agents reach it; empty for any.
+    pub virtual_addresses: Vec<IpAddr>,
+}
+
+/// The settings, parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What every program has.
+    pub common: Common,
+    /// The intermediate.
+    pub server: IntermediateServer,
+    /// The services.
+    pub services: Vec<Published>,
+    /// The local UDP port; 0 for any.
+    pub port: u16,
+    /// Whether direct connections are wished for.
+    pub p2p: bool,
+}
+
+impl Config {
+    /// Parses them.
+    ///
+    /// # Errors
+    /// For the first one that is wrong.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let common = Common::read(settings, DEFAULT_METRICS_PORT)?;
+        let server = IntermediateServer::read(settings)?;
+        let services = services::read(settings)?
+            .into_iter()
+            .map(published)
+            .collect::<Result<_, _>>()?;
+        let section = settings.from_file("p2p");
+        if let Some(section) = &section
+            && !section.is_object()
+        {
+            return Err(section.error(
+                format!("{} is not an object", section.shown()),
+                "write {\"port\": 4434}",
+            ));
+        }
+        let p2p = settings.or("p2p.enabled", section.is_some(), |input| input.switch())?;
+        // Kept for direct connections; a slip in them should not wait until then.
+        settings.optional("p2p.cert", |input| input.path())?;
+        settings.optional("p2p.key", |input| input.path())?;
+        let default_port = if p2p { DEFAULT_P2P_PORT } else { 0 };
+        Ok(Self {
+            port: settings.or("p2p.port", default_port, |input| input.port())?,
+            common,
+            server,
+            services,
+            p2p,
+        })
+    }
+
+    /// Looks the backends up.
+    ///
+    /// # Errors
+    /// Names the first one that does not resolve.
+    pub fn resolve_backends(&self) -> Result<Vec<ConnectorService>, SettingsError> {
+        self.services.iter().map(Published::resolve).collect()
+    }
+
+    /// What the machine is configured with.
+    pub fn machine(
+        &self,
+        services: Vec<ConnectorService>,
+        addresses: Vec<SocketAddr>,
+        local: SocketAddr,
+    ) -> ConnectorConfig {
+        let server_name = (!self.common.insecure_dev).then(|| self.server.server_name.clone());
+        ConnectorConfig {
+            intermediate: IntermediateEndpoint {
+                addresses,
+                server_name,
+            },
+            local,
+            services,
+        }
+    }
+}
+
+impl Published {
+    fn resolve(&self) -> Result<ConnectorService, SettingsError> {
+        let found = resolve::look_up(&self.backend);
+        let address = found.map(|addresses| addresses.first().copied());
+        let problem = match address {
+            Ok(Some(backend)) => {
+                return Ok(ConnectorService {
+                    id: self.id.clone(),
+                    backend,
+                    protocol: self.protocol,
+                    virtual_addresses: self.virtual_addresses.clone(),
+                });
+            }
+            Ok(None) => "it has no address".to_owned(),
+            Err(error) => settings::describe(&error),
+        };
+        Err(SettingsError::new(
+            self.place.as_str(),
+            format!("cannot resolve {:?}: {problem}", self.backend.host),
+            "correct the name, or give the address",
+        ))
+    }
+}
+
+fn published(service: Service<'_>) -> Result<Published, SettingsError> {
+    let input = service
+        .input
+        .member("backend", "where the service listens, as \"127.0.0.1:8080\"")?;
+    let protocols = [
+        ("tcp", Protocol::Tcp),
+        ("udp", Protocol::Udp),
+        ("both", Protocol::Both),
+    ];
+    let protocol = service.input.get("protocol");
+    Ok(Published {
+        id: service.id,
+        backend: Endpoint::parse(&input, "127.0.0.1:8080", None)?,
+        place: input.place().to_owned(),
+        protocol: protocol.map_or(Ok(Protocol::Both), |input| input.choice(&protocols))?,
+        virtual_addresses: service.virtual_addresses,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! The program around `proto_core::connector`: settings in, published services out.
+//!
+//! It decides nothing about the protocol. It reads the settings, resolves names, sets TLS and sockets up, and says in
+//! log, health and metrics what the machine does.
+
+pub mod config;
+mod snapshot;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser as _;
+use program::client::{self, LinkLog};
+use program::exit::{self, Failure};
+use program::resolve::Resolving;
+use program::tls::{self, End};
+use program::{args, station};
+use proto_core::connector::Connector;
+use proto_core::quic::quiche::QuicheProvider;
+use runtime_io::{BackendLimits, BackendSide, CommandSender, Handler, Notice, Shell};
+
+use config::{Args, Config};
+use snapshot::ConnectorSnapshot;
+
+/// The program's name, in its messages.
+const NAME: &str = "ztna-connector";
+
+/// Where its configuration is, if nothing else is said.
+const DEFAULT_PATH: &str = "/etc/ztna/connector.json";
+
+/// The machine of this program.
+type Machine = Connector<QuicheProvider>;
+
+/// The whole program; returns when it has ended.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Args::try_parse_from(arguments) {
+        Ok(args) => exit::conclude(NAME, run(&args)),
+        Err(error) => exit::usage(&error),
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let settings = args::load(&config::SCHEMA, DEFAULT_PATH, args.flags())?;
+    let config = Config::read(&settings)?;
+    config.common.start_logging(&settings, &config::SCHEMA);
+    let tls = tls::load(&settings, End::Client, config.common.insecure_dev)?;
+    if args.common.check {
+        exit::say(&format!("{NAME}: the configuration is good"));
+        return Ok(());
+    }
+    if config.p2p {
+        log::info!("direct connections are not built yet: of p2p, only the port is used");
+    }
+    let services = config.resolve_backends()?;
+    let listener = station::listen(&config.common)?;
+    let udp = client::bind(config.common.bind, config.port)?;
+    let resolving = Resolving::start(&config.server.endpoint);
+    let machine = Machine::new(
+        config.machine(services, resolving.addresses.clone(), udp.local_addr()),
+        tls.provider,
+        &runtime_io::seed()?,
+        Instant::now(),
+    );
+    let count = config.services.len();
+    station::run::<ConnectorSnapshot, BackendSide>(
+        &config.common,
+        Shell::new(machine, udp, BackendSide::new(BackendLimits::default())),
+        listener,
+        |commands| attend(commands, resolving),
+        move |_| log::info!("{NAME} started with {count} services"),
+    )
+}
+
+fn attend(commands: &CommandSender<Machine>, resolving: Resolving) -> Handler<Machine> {
+    let refresh = client::follow(resolving, commands, |machine: &mut Machine, addresses| {
+        machine.set_intermediate_addresses(&addresses);
+    });
+    let mut log = LinkLog::new(refresh);
+    let mut before = 0;
+    Box::new(move |notice, context| {
+        let Notice::Event(happened) = notice else {
+            return;
+        };
+        let services = context.machine.status();
+        let service = services.get(usize::from(happened.service.0));
+        log.tell(&happened.event, service.map(|service| &service.id));
+        let registered = services.iter().filter(|service| service.registered).count();
+        if std::mem::replace(&mut before, registered) != registered {
+            log::info!("{NAME} registered {registered} of {} services", services.len());
+        }
+    })
+}

@@ -1,0 +1,186 @@
+//! The connector in numbers.
+
+use std::time::Duration;
+
+use program::client::all_registered;
+use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
+use program::station::Snapshot;
+use proto_core::backend::Refusal;
+use proto_core::connector::{ConnectorStats, ServiceStatus};
+use proto_core::link::LinkStats;
+use proto_core::netstack::NetstackStats;
+use proto_core::quic::PoolStats;
+use runtime_io::{BackendStats, ShellStats};
+
+use crate::Machine;
+
+/// A copy of all counters.
+pub(crate) struct ConnectorSnapshot {
+    stats: ConnectorStats,
+    netstack: NetstackStats,
+    link: LinkStats,
+    pool: PoolStats,
+    shell: ShellStats,
+    services: Vec<ServiceStatus>,
+}
+
+impl Snapshot for ConnectorSnapshot {
+    type Machine = Machine;
+
+    const ROLE: &'static str = "connector";
+
+    fn take(machine: &Machine, shell: &ShellStats) -> Self {
+        Self {
+            stats: machine.stats(),
+            netstack: machine.netstack_stats(),
+            link: machine.link_stats(),
+            pool: machine.pool_stats(),
+            shell: shell.clone(),
+            services: machine.status(),
+        }
+    }
+
+    fn health(&self) -> Result<(), String> {
+        let services: Vec<_> = self
+            .services
+            .iter()
+            .map(|service| (service.id.clone(), service.registered))
+            .collect();
+        // Every service has a connection of its own; one of them is enough to know that the intermediate is there.
+        all_registered(&services, services.iter().any(|(_, registered)| *registered))
+    }
+
+    fn write(&self, uptime: Duration, text: &mut Exposition) {
+        let Self {
+            stats,
+            netstack,
+            link,
+            pool,
+            shell,
+            services,
+        } = self;
+        let registered = services.iter().filter(|service| service.registered);
+        text.gauge("ztna_services", "Services configured.", services.len() as u64);
+        text.gauge(
+            "ztna_services_registered",
+            "Services registered now.",
+            registered.count() as u64,
+        );
+        let mut counter = |name: &str, help: &str, value| text.counter(name, help, value);
+        counter(
+            "ztna_connector_forwarded_packets_total",
+            "UDP payloads and TCP segments with payload taken from agents.",
+            netstack.forwarded_packets,
+        );
+        counter(
+            "ztna_connector_forwarded_bytes_total",
+            "Payload bytes handed to backends.",
+            netstack.forwarded_bytes,
+        );
+        counter(
+            "ztna_connector_returned_bytes_total",
+            "Payload bytes taken from backends.",
+            netstack.returned_bytes,
+        );
+        counter(
+            "ztna_connector_tcp_sessions_total",
+            "TCP sessions begun.",
+            netstack.tcp_sessions,
+        );
+        counter(
+            "ztna_connector_tcp_errors_total",
+            "TCP sessions whose backend could not be reached or that broke.",
+            netstack.tcp_errors,
+        );
+        counter(
+            "ztna_connector_udp_flows_total",
+            "UDP flows begun.",
+            netstack.udp_flows,
+        );
+        counter(
+            "ztna_connector_echoes_total",
+            "ICMP echo requests answered.",
+            netstack.echoes,
+        );
+        counter(
+            "ztna_connector_received_packets_total",
+            "Packets from agents.",
+            stats.received,
+        );
+        counter(
+            "ztna_connector_sent_packets_total",
+            "Packets to agents.",
+            stats.sent,
+        );
+        counter(
+            "ztna_connector_reconnections_total",
+            "Connections to the intermediate after the first, of all services.",
+            link.reconnections,
+        );
+        text.gauge(
+            "ztna_connector_backend_sockets",
+            "Sockets towards backends open now.",
+            shell.backends.open,
+        );
+        text.by_reason(
+            "ztna_connector_backend_refused_total",
+            "Backend flows that could not be opened, by reason.",
+            refusals(&shell.backends),
+        );
+        text.by_reason(
+            "ztna_dropped_total",
+            "What was dropped, by reason.",
+            [
+                drops(stats, netstack, link, &shell.backends),
+                pool_drops(pool),
+                shell_drops(shell),
+            ]
+            .concat(),
+        );
+        text.shell(shell);
+        text.seconds(
+            "ztna_connector_uptime_seconds",
+            "Seconds since the start.",
+            uptime,
+        );
+    }
+}
+
+fn refusals(stats: &BackendStats) -> Reasons {
+    let all = [
+        (Refusal::Refused, "refused"),
+        (Refusal::TimedOut, "timed_out"),
+        (Refusal::Unreachable, "unreachable"),
+        (Refusal::Exhausted, "exhausted"),
+    ];
+    all.iter()
+        .map(|(refusal, reason)| (*reason, stats.refused.get(refusal).copied().unwrap_or(0)))
+        .collect()
+}
+
+fn drops(
+    stats: &ConnectorStats,
+    netstack: &NetstackStats,
+    link: &LinkStats,
+    backends: &BackendStats,
+) -> Reasons {
+    vec![
+        ("not_ready", stats.not_ready),
+        ("too_large", stats.too_large),
+        ("queue_full", stats.queue_full),
+        ("event", stats.events_dropped),
+        ("malformed", netstack.malformed),
+        ("bad_checksum", netstack.bad_checksum),
+        ("wrong_address", netstack.wrong_address),
+        ("fragment", netstack.fragments),
+        ("unsupported", netstack.unsupported),
+        ("tcp_full", netstack.tcp_full),
+        ("udp_evicted", netstack.udp_evicted),
+        ("tunnel_full", netstack.tunnel_full),
+        ("backend_full", netstack.backend_full),
+        ("reply_too_large", netstack.too_large),
+        ("backend_datagram", backends.datagrams_dropped),
+        ("control_malformed", link.malformed),
+        ("event", link.events_dropped),
+    ]
+}
