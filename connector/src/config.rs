@@ -9,6 +9,7 @@ use program::settings::{Flags, Schema, Settings, SettingsError};
 use program::{resolve, settings};
 use proto_core::config::{ConnectorConfig, ConnectorService, IntermediateEndpoint, Protocol};
 use proto_core::id::ServiceId;
+use proto_core::netstack::NetstackLimits;
 
 /// The port of `/healthz` and `/metrics`, if none is given.
 pub const DEFAULT_METRICS_PORT: u16 = 9091;
@@ -166,6 +167,7 @@ impl Config {
             },
             local,
             services,
+            limits: NetstackLimits::default(),
         }
     }
 }
