@@ -127,6 +127,8 @@ impl FakeConnection {
             return;
         }
         let controls = &mut self.spaces[Space::Application.index()].controls;
+        // Nobody waits for answers to older ones.
+        controls.retain(|control| !matches!(control, Control::PathChallenge(_)));
         controls.push_front(Control::PathChallenge(data));
         // A fresh id keeps observers from linking the two addresses (RFC 9000 §9.5).
         if let Some(fresh) = self.spare_ids.pop_front() {
