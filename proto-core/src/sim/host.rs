@@ -42,6 +42,11 @@ impl<H> HostId<H> {
             kind: PhantomData,
         }
     }
+
+    /// The same host without its type: enough for faults, which strike hosts of every kind.
+    pub fn erased(self) -> HostId<()> {
+        HostId::new(self.index)
+    }
 }
 
 impl<H> Clone for HostId<H> {

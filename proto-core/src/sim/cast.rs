@@ -1,0 +1,166 @@
+//! The roles, ready to be put into a world: configured, with certificates, over the QUIC stand-in.
+//!
+//! Nothing here is drawn from the operating system, certificates included: the same calls make the same machines, in
+//! every process. So a world of them is replayed by its seed alone.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use rcgen::{CertificateParams, KeyPair, SanType};
+
+use crate::agent::Agent;
+use crate::config::{
+    AgentConfig, AgentService, ConnectorConfig, ConnectorService, IntermediateConfig, IntermediateEndpoint,
+    IntermediateLimits, Protocol, TunnelLimits,
+};
+use crate::connector::Connector;
+use crate::id::ServiceId;
+use crate::intermediate::Intermediate;
+use crate::quic::fake::{FakeCertificate, FakeConfig, FakeProvider, Trust};
+use crate::quic::identity::SanAuthority;
+use crate::rng::{Rng, Seed};
+
+/// Where the intermediate is.
+pub const RELAY: &str = "192.0.2.1:4433";
+
+/// The name in the intermediate's certificate.
+pub const RELAY_NAME: &str = "relay.test";
+
+/// The port of every service, as agents and as connectors see it.
+pub const SERVICE_PORT: u16 = 9999;
+
+/// The beginning of a private Ed25519 key in DER (RFC 8410 §7); 32 bytes of key follow.
+const KEY_HEADER: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
+/// A certificate that is the same for the same names, in every run; other names make another.
+///
+/// # Panics
+/// If a name cannot stand in a certificate.
+pub fn certificate(names: &[&str]) -> FakeCertificate {
+    // Ed25519 signs without entropy (RFC 8032 §5.1.6), and nobody checks the signature.
+    let key = [&KEY_HEADER[..], &[7; 32]].concat();
+    let key = KeyPair::try_from(key.as_slice()).expect("an Ed25519 key");
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = names
+        .iter()
+        .map(|name| SanType::DnsName((*name).try_into().expect("a DNS name")))
+        .collect();
+    let certificate = params.self_signed(&key).expect("a valid certificate");
+    FakeCertificate {
+        der: certificate.der().to_vec(),
+        issuer: 1,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+/// A provider for both ends of `ztna-v1`, with mutual authentication.
+pub fn provider(certificate: FakeCertificate, rng: Rng) -> FakeProvider {
+    let mut config = FakeConfig::new(&[b"ztna-v1"]);
+    config.certificate = Some(certificate);
+    config.trust = Trust::Issuers(vec![1]);
+    config.require_client_certificate = true;
+    FakeProvider::new(config, rng)
+}
+
+/// The name of the service with this number.
+pub fn service_id(number: u8) -> ServiceId {
+    ServiceId::parse(format!("service{number}").as_bytes()).expect("a short name")
+}
+
+/// The address of a service as agents see it.
+pub fn virtual_address(number: u8) -> IpAddr {
+    Ipv4Addr::new(10, 100, 0, number + 1).into()
+}
+
+/// The address of a service as its connector sees it.
+pub fn backend(number: u8) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::new(10, 200, 0, number + 1).into(), SERVICE_PORT)
+}
+
+/// Where every client finds the intermediate.
+pub fn endpoint() -> IntermediateEndpoint {
+    IntermediateEndpoint {
+        addresses: vec![RELAY.parse().expect("an address")],
+        server_name: Some(RELAY_NAME.to_owned()),
+    }
+}
+
+/// An intermediate; without a key it cannot say that it has been restarted.
+pub fn intermediate(reset_key: Option<[u8; 32]>, seed: &Seed, now: Instant) -> Intermediate<FakeProvider> {
+    let config = IntermediateConfig {
+        retry: true,
+        reset_key,
+        limits: IntermediateLimits::default(),
+    };
+    let mut rng = Rng::new(seed);
+    let provider = provider(certificate(&[RELAY_NAME]), rng.fork());
+    Intermediate::new(
+        &config,
+        provider,
+        Box::new(SanAuthority::default()),
+        &draw(&mut rng),
+        now,
+    )
+}
+
+/// The agent with this number, which uses these services.
+pub fn agent(
+    number: u8,
+    local: SocketAddr,
+    services: &[u8],
+    seed: &Seed,
+    now: Instant,
+) -> Agent<FakeProvider> {
+    let mut rng = Rng::new(seed);
+    let names = [&*format!("n{number}.agents.test"), "agent.*.ztna"];
+    let provider = provider(certificate(&names), rng.fork());
+    let config = AgentConfig {
+        intermediate: endpoint(),
+        local,
+        services: services
+            .iter()
+            .map(|&service| AgentService {
+                id: service_id(service),
+                virtual_addresses: vec![virtual_address(service)],
+            })
+            .collect(),
+        limits: TunnelLimits::default(),
+    };
+    Agent::new(config, provider, &draw(&mut rng), now)
+}
+
+/// The connector with this number, which publishes these services.
+pub fn connector(
+    number: u8,
+    local: SocketAddr,
+    services: &[u8],
+    seed: &Seed,
+    now: Instant,
+) -> Connector<FakeProvider> {
+    let mut rng = Rng::new(seed);
+    let names = [&*format!("n{number}.connectors.test"), "connector.*.ztna"];
+    let provider = provider(certificate(&names), rng.fork());
+    let config = ConnectorConfig {
+        intermediate: endpoint(),
+        local,
+        services: services
+            .iter()
+            .map(|&service| ConnectorService {
+                id: service_id(service),
+                backend: backend(service),
+                protocol: Protocol::Both,
+                virtual_addresses: vec![virtual_address(service)],
+            })
+            .collect(),
+        limits: Default::default(),
+    };
+    Connector::new(config, provider, &draw(&mut rng), now)
+}
+
+fn draw(rng: &mut Rng) -> Seed {
+    let mut seed = [0; 32];
+    rng.fill(&mut seed);
+    Seed(seed)
+}
