@@ -15,11 +15,13 @@
 //! world.run_for(Duration::from_secs(1));
 //! ```
 
+pub mod cast;
 pub mod clock;
 mod drive;
 mod faults;
 pub mod host;
 pub mod link;
+pub mod story;
 #[cfg(test)]
 mod tests;
 pub mod trace;

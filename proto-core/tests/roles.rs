@@ -15,6 +15,8 @@ mod people;
 mod raw;
 #[path = "roles/relay.rs"]
 mod relay;
+#[path = "roles/service.rs"]
+mod service;
 #[path = "roles/setup.rs"]
 mod setup;
 #[path = "roles/tunnel.rs"]
@@ -80,4 +82,14 @@ stories! {
         only_services_speak_to_the_host
         forged_control_changes_nothing
         what_does_not_fit_is_answered_and_what_fits_arrives;
+    service:
+        an_echo_comes_back_through_everything
+        a_ping_is_answered_for_the_service_and_nobody_else
+        two_agents_that_look_alike_hear_their_own
+        eight_agents_that_look_alike_hear_their_own
+        one_process_publishes_many_services_and_one_agent_uses_them_all
+        a_restarted_connector_takes_its_service_back
+        everything_goes_on_after_any_restart
+        a_moved_idle_connector_is_found_after_its_next_sign_of_life
+        nothing_is_left_when_all_have_gone;
 }

@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use proto_core::agent::Agent;
 use proto_core::config::{
-    AgentConfig, AgentService, IntermediateConfig, IntermediateEndpoint, IntermediateLimits, TunnelLimits,
+    AgentConfig, AgentService, ConnectorConfig, ConnectorService, IntermediateConfig, IntermediateEndpoint,
+    IntermediateLimits, Protocol, TunnelLimits,
 };
+use proto_core::connector::Connector;
 use proto_core::id::{ServiceId, ServiceIndex};
 use proto_core::intermediate::Intermediate;
 use proto_core::link::LinkEvent;
 use proto_core::machine::{SendError, Tunnel as _};
+use proto_core::netstack::NetstackLimits;
 use proto_core::quic::identity::SanAuthority;
-use proto_core::sim::{HostId, MachineHost, TunnelHost};
+use proto_core::sim::{BackendsHost, EchoBackends, HostId, MachineHost, TunnelHost, World};
 
 use crate::impostor::Impostor;
-use crate::setup::{Quic, RELAY, RELAY_NAME, Scene};
+use crate::setup::{Quic, RELAY, RELAY_NAME, Scene, udp};
 
 pub(crate) type AgentHost<Q> = TunnelHost<Agent<<Q as Quic>::Provider>>;
 
@@ -84,7 +87,7 @@ impl<Q: Quic> Scene<Q> {
     /// Waits until an agent holds all its registrations.
     #[track_caller]
     pub(crate) fn await_agent(&mut self, agent: HostId<AgentHost<Q>>, within: Duration) {
-        let ready = |world: &proto_core::sim::World<Q::Clock>| {
+        let ready = |world: &World<Q::Clock>| {
             let status = world[agent].machine.status();
             status.services.iter().all(|(_, registered)| *registered)
         };
@@ -148,3 +151,76 @@ impl<Q: Quic> Scene<Q> {
 
 /// The first service of an agent.
 pub(crate) const FIRST: ServiceIndex = ServiceIndex(0);
+
+pub(crate) type ConnectorHost<Q> = BackendsHost<Connector<<Q as Quic>::Provider>, EchoBackends>;
+
+/// Where the services of a connector really listen.
+pub(crate) const BACKEND: &str = "10.200.0.1:9999";
+
+impl<Q: Quic> Scene<Q> {
+    /// A connector that is not part of the world yet: to restart one. Its services are echoes of UDP and TCP.
+    pub(crate) fn new_connector(
+        &mut self,
+        provider: Q::Provider,
+        address: &str,
+        services: &[Service<'_>],
+    ) -> ConnectorHost<Q> {
+        let config = ConnectorConfig {
+            intermediate: endpoint(),
+            local: address.parse().unwrap(),
+            services: services
+                .iter()
+                .map(|(id, virtual_address)| ConnectorService {
+                    id: ServiceId::parse(id.as_bytes()).unwrap(),
+                    backend: BACKEND.parse().unwrap(),
+                    protocol: Protocol::Both,
+                    virtual_addresses: vec![virtual_address.parse().unwrap()],
+                })
+                .collect(),
+            limits: NetstackLimits::default(),
+        };
+        let (seed, now) = (self.world.draw_seed(), self.world.now());
+        BackendsHost::new(
+            Connector::new(config, provider, &seed, now),
+            EchoBackends::default(),
+        )
+    }
+
+    /// A connector that holds all its registrations.
+    pub(crate) fn connector(
+        &mut self,
+        name: &str,
+        address: &str,
+        services: &[Service<'_>],
+    ) -> HostId<ConnectorHost<Q>> {
+        let provider = self.quic.client(&["connector.*.ztna"]);
+        let connector = self.new_connector(provider, address, services);
+        let connector = self.world.add(name, address, connector);
+        self.await_connector(connector, Duration::from_secs(5));
+        connector
+    }
+
+    /// Waits until a connector holds all its registrations.
+    #[track_caller]
+    pub(crate) fn await_connector(&mut self, connector: HostId<ConnectorHost<Q>>, within: Duration) {
+        let ready = |world: &World<Q::Clock>| {
+            let status = world[connector].machine.status();
+            status.iter().all(|service| service.registered)
+        };
+        self.world.run_until(ready, within);
+    }
+
+    /// Asks a service by UDP and returns whatever comes back within a second.
+    pub(crate) fn ask(
+        &mut self,
+        agent: HostId<AgentHost<Q>>,
+        source: &str,
+        service: &str,
+        payload: &[u8],
+    ) -> Vec<Vec<u8>> {
+        self.packets(agent);
+        self.send_packet(agent, &udp(source, service, payload)).unwrap();
+        self.world.run_for(Duration::from_secs(1));
+        self.packets(agent)
+    }
+}

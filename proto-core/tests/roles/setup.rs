@@ -34,6 +34,8 @@ pub(crate) trait Quic: 'static {
     fn server(&mut self) -> Self::Provider;
     /// A client with a certificate of its own that carries these names.
     fn client(&mut self, names: &[&str]) -> Self::Provider;
+    /// Several clients that share one certificate: one process, started again and again.
+    fn same_client(&mut self, names: &[&str], count: usize) -> Vec<Self::Provider>;
 }
 
 pub(crate) struct FakeQuic {
@@ -62,6 +64,11 @@ impl FakeQuic {
     }
 
     fn provider(&mut self, names: &[&str]) -> FakeProvider {
+        let certificate = self.certificate(names);
+        self.provider_of(certificate)
+    }
+
+    fn certificate(&self, names: &[&str]) -> FakeCertificate {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let text: Vec<&str> = names.iter().map(String::as_str).collect();
         let der = match &self.pki {
@@ -70,11 +77,14 @@ impl FakeQuic {
                 .get_or_init(|| der(&TestPki::new().issue(&["agent.echo.ztna", "connector.echo.ztna"])))
                 .clone(),
         };
-        let certificate = FakeCertificate {
+        FakeCertificate {
             der,
             issuer: 1,
             names,
-        };
+        }
+    }
+
+    fn provider_of(&mut self, certificate: FakeCertificate) -> FakeProvider {
         let mut config = FakeConfig::new(&[b"ztna-v1"]);
         config.certificate = Some(certificate);
         config.trust = Trust::Issuers(vec![1]);
@@ -97,6 +107,13 @@ impl Quic for FakeQuic {
 
     fn client(&mut self, names: &[&str]) -> FakeProvider {
         self.provider(names)
+    }
+
+    fn same_client(&mut self, names: &[&str], count: usize) -> Vec<FakeProvider> {
+        let certificate = self.certificate(names);
+        (0..count)
+            .map(|_| self.provider_of(certificate.clone()))
+            .collect()
     }
 }
 
@@ -122,6 +139,13 @@ impl Quic for RealQuic {
 
     fn client(&mut self, names: &[&str]) -> QuicheProvider {
         self.0.provider(false, names)
+    }
+
+    fn same_client(&mut self, names: &[&str], count: usize) -> Vec<QuicheProvider> {
+        let config = self.0.config(false, names);
+        (0..count)
+            .map(|_| QuicheProvider::new(&config).unwrap())
+            .collect()
     }
 }
 
