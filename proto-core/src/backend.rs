@@ -23,6 +23,17 @@ pub enum Transport {
     Udp,
 }
 
+/// The transport protocols of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP only.
+    Tcp,
+    /// UDP only.
+    Udp,
+    /// Both, at the same address and port.
+    Both,
+}
+
 /// A request to the shell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToBackend<'a> {

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::id::ServiceId;
 use crate::netstack::{NetstackConfig, NetstackLimits, NetstackService};
 
+pub use crate::backend::Protocol;
 pub use limits::{IntermediateLimits, TunnelLimits};
 
 /// Where an intermediate is reached and what its certificate must say.
@@ -66,17 +67,6 @@ pub struct ConnectorService {
     /// The addresses under which agents reach it; empty accepts any, because the intermediate has already chosen the
     /// service and each agent has its own virtual address for it.
     pub virtual_addresses: Vec<IpAddr>,
-}
-
-/// The transport protocols of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// TCP only.
-    Tcp,
-    /// UDP only.
-    Udp,
-    /// Both, at the same address and port.
-    Both,
 }
 
 /// The configuration of a connector.

@@ -17,6 +17,7 @@ mod pool;
 pub mod quiche;
 #[cfg(any(test, feature = "sim"))]
 pub mod testing;
+mod tls;
 
 use std::fmt;
 use std::time::Instant;

@@ -8,7 +8,9 @@
 //! Acknowledgements are held back for a moment ([`ACK_HOLD`], or [`ACK_AFTER`] packets), because QUIC stacks write one
 //! whenever they are asked to send: one acknowledgement per batch instead of one per packet.
 
+mod config;
 mod door;
+mod index;
 mod slot;
 mod transmit;
 
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use ::slab::Slab;
 
+pub use config::{PoolConfig, PoolEvent, PoolStats};
 pub use door::STATELESS_SLOTS;
 use door::Stateless;
 use slot::Slot;
@@ -25,8 +28,8 @@ use slot::Slot;
 use super::accept::FrontDoor;
 use super::header::{Header, LongKind};
 use super::{
-    CannotConnect, Cid, CloseReason, Connect, Connection, ConnectionStats, Datagram, DatagramError,
-    LOCAL_CID_LEN, Provider, State,
+    CannotConnect, Cid, Connect, Connection, ConnectionStats, Datagram, DatagramError, LOCAL_CID_LEN,
+    Provider, State,
 };
 use crate::id::ConnId;
 use crate::machine::{Deadline, FourTuple, Received, Wake};
@@ -42,65 +45,6 @@ pub const ACK_AFTER: u32 = 16;
 
 /// Connection ids of ours that a peer holds at one time: the one in use and one to change to.
 const CIDS_PER_CONNECTION: usize = 2;
-
-/// What a pool does and how much it may hold.
-#[derive(Clone, Debug)]
-pub struct PoolConfig {
-    /// Accept connections from strangers (a server).
-    pub accept: bool,
-    /// Demand proof of address from every client before any state exists (RFC 9000 §8.1.2).
-    pub retry: bool,
-    /// The key of stateless reset tokens; one that survives restarts makes peers notice a restart at once.
-    pub reset_key: Option<[u8; 32]>,
-    /// Most connections at one time; further ones are not answered.
-    pub max_connections: usize,
-    /// Most connections that are still in their handshake; further ones are not answered.
-    pub max_handshakes: usize,
-    /// Largest UDP payload to send, in bytes.
-    pub max_udp_payload: usize,
-}
-
-/// What a pool tells the role above it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PoolEvent {
-    /// The handshake is complete and the peer's certificate was accepted.
-    Established(ConnId),
-    /// DATAGRAMs wait: take them all with [`Pool::poll_datagram`].
-    Readable(ConnId),
-    /// The peer is now reached at another address, validated.
-    PathChanged(ConnId, FourTuple),
-    /// The connection is gone; the id is dead.
-    Closed(ConnId, CloseReason),
-}
-
-/// Counters of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PoolStats {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections opened.
-    pub opened: u64,
-    /// Payloads that are not QUIC.
-    pub not_quic: u64,
-    /// Packets for connections that do not exist.
-    pub unknown_connection: u64,
-    /// Initials shorter than 1,200 bytes (RFC 9000 §14.1).
-    pub short_initial: u64,
-    /// Retry packets sent.
-    pub retries_sent: u64,
-    /// Tokens that proved an address.
-    pub tokens_valid: u64,
-    /// Tokens that did not.
-    pub tokens_invalid: u64,
-    /// Version Negotiation packets sent.
-    pub versions_negotiated: u64,
-    /// Stateless resets sent.
-    pub resets_sent: u64,
-    /// Connections not accepted because the pool or its handshakes were full.
-    pub refused_full: u64,
-    /// Stateless answers dropped because their queue was full.
-    pub stateless_dropped: u64,
-}
 
 /// Connections, and the indices over them.
 #[derive(Debug)]
@@ -429,122 +373,6 @@ impl<Q: Provider> Pool<Q> {
             PoolEvent::Closed(id, _) => self.remove(*id),
             PoolEvent::PathChanged(id, _) => self.refresh_cids(*id),
             PoolEvent::Readable(_) => {}
-        }
-    }
-
-    fn insert(&mut self, connection: Q::Connection, client_local: Option<SocketAddr>) -> ConnId {
-        self.generation = self.generation.wrapping_add(1);
-        let entry = self.slots.vacant_entry();
-        let id = ConnId {
-            index: entry.key() as u32,
-            generation: self.generation,
-        };
-        entry.insert(Slot::new(id, connection, client_local));
-        self.handshakes += 1;
-        id
-    }
-
-    fn remove(&mut self, id: ConnId) {
-        let slot = self.slots.remove(id.index as usize);
-        if !slot.reported_established {
-            self.handshakes = self.handshakes.saturating_sub(1);
-        }
-        for cid in &slot.cids {
-            self.cids.remove(cid);
-        }
-        self.clients.retain(|client| *client != id);
-        self.deadlines.set(id.index, None);
-    }
-
-    fn slot(&self, id: ConnId) -> Option<&Slot<Q::Connection>> {
-        self.slots.get(id.index as usize).filter(|slot| slot.id == id)
-    }
-
-    fn slot_mut(&mut self, id: ConnId) -> Option<&mut Slot<Q::Connection>> {
-        self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id)
-    }
-
-    fn fresh_cid(&mut self) -> Cid {
-        let mut bytes = [0; LOCAL_CID_LEN];
-        loop {
-            self.rng.fill(&mut bytes);
-            let cid = Cid::new(&bytes).expect("8 bytes fit");
-            if !self.cids.contains_key(&cid) {
-                return cid;
-            }
-        }
-    }
-
-    fn own_cid(&mut self, id: ConnId, cid: Cid) {
-        if let Some(slot) = self.slot_mut(id) {
-            slot.cids.push(cid);
-            self.cids.insert(cid, id);
-        }
-    }
-
-    /// Forgets ids that the peer has retired and gives it a spare one.
-    fn refresh_cids(&mut self, id: ConnId) {
-        while let Some(retired) = self
-            .slot_mut(id)
-            .and_then(|slot| slot.connection.poll_retired_cid())
-        {
-            self.cids.remove(&retired);
-            if let Some(slot) = self.slot_mut(id) {
-                slot.cids.retain(|cid| *cid != retired);
-                slot.spares = slot.spares.saturating_sub(1);
-            }
-        }
-        while self
-            .slot(id)
-            .is_some_and(|slot| slot.spares + 1 < CIDS_PER_CONNECTION && slot.connection.cids_wanted() > 0)
-        {
-            let cid = self.fresh_cid();
-            let token = self.door.reset_token(&cid);
-            self.own_cid(id, cid);
-            if let Some(slot) = self.slot_mut(id) {
-                slot.connection.provide_cid(cid, token);
-                slot.spares += 1;
-            }
-            self.mark_dirty(id);
-        }
-    }
-
-    fn mark_dirty(&mut self, id: ConnId) {
-        if let Some(slot) = self
-            .slots
-            .get_mut(id.index as usize)
-            .filter(|slot| slot.id == id && !slot.dirty)
-        {
-            slot.dirty = true;
-            self.dirty.push_back(id);
-        }
-    }
-
-    fn touch(&mut self, id: ConnId) {
-        if let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) {
-            slot.reported_readable = false;
-            if !slot.touched {
-                slot.touched = true;
-                self.touched.push_back(id);
-            }
-        }
-    }
-
-    /// Brings the deadline index up to date, lazily: an entry that is too early is corrected when it comes due, so the
-    /// timer that moves with every packet costs nothing per packet.
-    fn schedule(&mut self, id: ConnId) {
-        let Some(slot) = self.slots.get(id.index as usize).filter(|slot| slot.id == id) else {
-            return;
-        };
-        let wanted = [slot.connection.poll_timeout(), slot.hold]
-            .into_iter()
-            .flatten()
-            .min();
-        let Some(wanted) = wanted else { return };
-        // A provider that wants to be woken now although it was just given time would spin the shell.
-        let wanted = wanted.max(self.now + Duration::from_micros(1));
-        if self.deadlines.of(id.index).is_none_or(|current| wanted < current) {
-            self.deadlines.set(id.index, Some(wanted));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::machine::{Ecn, Transmit};
+use crate::quic::CloseReason;
 use crate::quic::quiche::QuicheProvider;
 use crate::quic::testing::TestPki;
 use crate::rng::Seed;
