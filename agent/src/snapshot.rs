@@ -113,3 +113,6 @@ fn drops(stats: &AgentStats, link: &LinkStats) -> Reasons {
         ("event", link.events_dropped),
     ]
 }
+
+#[cfg(test)]
+mod tests;

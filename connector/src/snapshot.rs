@@ -184,3 +184,6 @@ fn drops(
         ("event", link.events_dropped),
     ]
 }
+
+#[cfg(test)]
+mod tests;

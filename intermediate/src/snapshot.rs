@@ -113,6 +113,11 @@ impl Snapshot for IntermediateSnapshot {
             "Stateless resets sent.",
             pool.resets_sent,
         );
+        text.counter(
+            "ztna_stream_bytes_discarded_total",
+            "Bytes of v1 signalling streams, which nobody reads yet.",
+            stats.dropped.stream_bytes,
+        );
         text.by_reason(
             "ztna_dropped_total",
             "What was dropped, by reason.",
@@ -136,7 +141,8 @@ fn drops(dropped: &Dropped) -> Reasons {
         queue_full,
         too_large,
         receiver_gone,
-        stream_bytes,
+        // Bytes, not packets: a counter of its own.
+        stream_bytes: _,
         events,
     } = *dropped;
     vec![
@@ -150,7 +156,9 @@ fn drops(dropped: &Dropped) -> Reasons {
         ("queue_full", queue_full),
         ("too_large", too_large),
         ("receiver_gone", receiver_gone),
-        ("stream_bytes", stream_bytes),
         ("event", events),
     ]
 }
+
+#[cfg(test)]
+mod tests;

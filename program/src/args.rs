@@ -192,3 +192,25 @@ const EVERYWHERE: &[&str] = &[
 pub fn load(schema: &Schema, default_path: &'static str, flags: Flags) -> Result<Settings, SettingsError> {
     Settings::load(schema, default_path, flags, Environment::of_process())
 }
+
+/// Whether a text names every key and every flag of a program; for a test that holds the manual to it.
+///
+/// # Errors
+/// The first one that is missing.
+pub fn documented(text: &str, schema: &Schema, command: &clap::Command) -> Result<(), String> {
+    let flags = command.get_arguments().filter_map(|argument| argument.get_long());
+    let names = schema
+        .keys()
+        .map(str::to_owned)
+        .chain(flags.map(|flag| format!("--{flag}")));
+    // `--port` is named by "`--port`" and by "`--port PORT`", not by "`--port-range`".
+    let is_named = |name: &String| {
+        text.contains(&format!("`{name}`"))
+            || text.contains(&format!("`{name} "))
+            || text.contains(&format!(" {name}`"))
+    };
+    match names.into_iter().find(|name| !is_named(name)) {
+        Some(name) => Err(format!("{name} is not documented")),
+        None => Ok(()),
+    }
+}

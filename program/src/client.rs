@@ -1,8 +1,10 @@
 //! What agents and connectors do alike: their socket, their resolver, and what they say about their link.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use log::Level;
 use proto_core::id::ServiceId;
 use proto_core::link::LinkEvent;
 use proto_core::wire::datagram::NackStatus;
@@ -58,12 +60,18 @@ pub fn follow<M: 'static>(
 pub struct LinkLog {
     refresh: Refresh,
     last: Option<String>,
+    /// What was said about each refused service; as many entries as there are services, at most.
+    denied: BTreeMap<ServiceId, NackStatus>,
 }
 
 impl LinkLog {
     /// Nothing has happened yet.
     pub fn new(refresh: Refresh) -> Self {
-        Self { refresh, last: None }
+        Self {
+            refresh,
+            last: None,
+            denied: BTreeMap::new(),
+        }
     }
 
     /// One event; `service` names the link where there are several, or the service that the event is about.
@@ -74,10 +82,13 @@ impl LinkLog {
                 self.last = None;
                 log::debug!("connected to the intermediate at {remote}");
             }
-            LinkEvent::Registered(_) => log::debug!("service {name} is registered"),
-            LinkEvent::Denied(_, status) => {
-                log::warn!("service {name} is refused: {}", denial(*status));
+            LinkEvent::Registered(_) => {
+                if let Some(id) = service {
+                    self.denied.remove(id);
+                }
+                log::debug!("service {name} is registered");
             }
+            LinkEvent::Denied(_, status) => self.deny(service, name, *status),
             LinkEvent::Observed(address) => {
                 let ip = Redacted(*address.ip());
                 log::debug!("the intermediate sees this host as {ip} port {}", address.port());
@@ -96,6 +107,16 @@ impl LinkLog {
                 self.warn(format!("cannot connect: {why}"));
             }
         }
+    }
+
+    fn deny(&mut self, service: Option<&ServiceId>, name: &str, status: NackStatus) {
+        let before = service.and_then(|id| self.denied.insert(id.clone(), status));
+        let level = if before == Some(status) {
+            Level::Debug
+        } else {
+            Level::Warn
+        };
+        log::log!(level, "service {name} is refused: {}", denial(status));
     }
 
     fn warn(&mut self, text: String) {

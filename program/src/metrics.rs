@@ -118,6 +118,20 @@ impl Exposition {
         counter("ztna_loop_turns_total", "Turns of the event loop.", stats.turns);
     }
 
+    /// The names of the families so far.
+    pub fn families(&self) -> Vec<&str> {
+        let headers = self.0.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        headers.filter_map(|line| line.split(' ').next()).collect()
+    }
+
+    /// The reasons of a family so far.
+    pub fn reasons(&self, family: &str) -> Vec<&str> {
+        let samples = self.0.lines().filter_map(|line| line.strip_prefix(family));
+        samples
+            .filter_map(|rest| rest.strip_prefix("{reason=\"")?.split('"').next())
+            .collect()
+    }
+
     /// The text so far.
     pub fn finish(self) -> String {
         self.0

@@ -39,6 +39,18 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
+fn every_setting_is_documented() {
+    let text = include_str!("../../../docs/operations.md");
+    let mut command = Args::command();
+    command.build();
+    program::args::documented(text, &SCHEMA, command.find_subcommand("up").unwrap()).unwrap();
+    let pki = command.find_subcommand("pki").unwrap();
+    for tool in pki.get_subcommands().filter(|tool| tool.get_name() != "help") {
+        program::args::documented(text, &Schema::new(&[], &[]), tool).unwrap();
+    }
+}
+
+#[test]
 fn an_existing_file_is_read() {
     let content = r#"{
         "intermediate_server": {"host": "203.0.113.9", "port": 4433, "_comment": "relay"},

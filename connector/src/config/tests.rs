@@ -36,6 +36,12 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
+fn every_setting_is_documented() {
+    let text = include_str!("../../../docs/operations.md");
+    program::args::documented(text, &SCHEMA, &Args::command()).unwrap();
+}
+
+#[test]
 fn an_existing_file_is_read() {
     let content = r#"{
         "intermediate_server": {"_comment_host": "the relay", "host": "203.0.113.9", "port": 4433},

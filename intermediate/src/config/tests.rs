@@ -31,6 +31,12 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
+fn every_setting_is_documented() {
+    let text = include_str!("../../../docs/operations.md");
+    program::args::documented(text, &SCHEMA, &Args::command()).unwrap();
+}
+
+#[test]
 fn an_existing_file_is_read() {
     let content = r#"{"port": 4433, "bind_addr": "0.0.0.0", "external_ip": "203.0.113.9",
         "cert_path": "certs/cert.pem", "key_path": "certs/key.pem"}"#;

@@ -1,0 +1,26 @@
+use super::*;
+
+#[test]
+fn every_series_and_every_reason_is_documented() {
+    let manual = include_str!("../../../docs/operations.md");
+    let machine = AgentSnapshot {
+        stats: AgentStats::default(),
+        link: LinkStats::default(),
+        pool: PoolStats::default(),
+        shell: ShellStats::default(),
+        status: AgentStatus {
+            connected: false,
+            observed: None,
+            services: Vec::new(),
+        },
+    };
+    let mut text = Exposition::default();
+    text.build_info("x", "mio");
+    machine.write(Duration::ZERO, &mut text);
+    for name in text.families() {
+        assert!(manual.contains(&format!("`{name}`")), "{name}");
+    }
+    for reason in text.reasons("ztna_dropped_total") {
+        assert!(manual.contains(&format!("`{reason}`")), "{reason}");
+    }
+}

@@ -1,0 +1,24 @@
+use super::*;
+
+#[test]
+fn every_series_and_every_reason_is_documented() {
+    let manual = include_str!("../../../docs/operations.md");
+    let machine = IntermediateSnapshot {
+        stats: IntermediateStats::default(),
+        pool: PoolStats::default(),
+        shell: ShellStats::default(),
+        connections: 0,
+        flows: 0,
+        agents: 0,
+        connectors: 0,
+    };
+    let mut text = Exposition::default();
+    text.build_info("x", "mio");
+    machine.write(Duration::ZERO, &mut text);
+    for name in text.families() {
+        assert!(manual.contains(&format!("`{name}`")), "{name}");
+    }
+    for reason in text.reasons("ztna_dropped_total") {
+        assert!(manual.contains(&format!("`{reason}`")), "{reason}");
+    }
+}
