@@ -383,11 +383,19 @@ fn strangers_get_short_answers_or_none() {
         &[][..],
         &[0x22; 1200],
         &[0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0],
-        &[0x40; 30],
+        &[0x40; 21],
     ] {
         wire.deliver_to_server(junk, None);
     }
     assert_eq!(wire.server.poll_transmit(&mut buffer, now), None);
+    for trigger in [22, 30, 43, 1200] {
+        wire.deliver_to_server(&vec![0x40; trigger], None);
+        let reset = wire.server.poll_transmit(&mut buffer, now).unwrap();
+        assert!(
+            (21..trigger).contains(&reset.len),
+            "a reset is shorter than what it answers"
+        );
+    }
     let mut junk_initial = vec![0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 5, 1, 2, 3, 4, 5];
     junk_initial.resize(1200, 0xee);
     wire.deliver_to_server(&junk_initial, None);
