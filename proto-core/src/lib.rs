@@ -1,18 +1,71 @@
 //! The sans-IO core of a zero-trust network overlay: every protocol decision, no I/O, no clock, no entropy.
 //!
-//! Three machines are built from it, one per role: `Agent`, `Intermediate` and `Connector`. A shell (see the
+//! Three machines are built from it, one per role: [`Agent`], [`Intermediate`] and [`Connector`]. A shell (see the
 //! `runtime-*` crates) moves bytes and time in and out of them and decides nothing.
 //!
+//! # The loop
+//! Whatever drives a machine keeps one invariant: **after any input, drain every output until there is none, then sleep
+//! until the machine's own deadline or the next input.** A machine that has something queued says so by a deadline that
+//! is due now; nothing is ever lost by sleeping as long as it says.
+//!
+//! ```no_run
+//! use std::net::UdpSocket;
+//! use std::time::{Duration, Instant};
+//!
+//! use proto_core::machine::{Ecn, FourTuple, Machine, Received};
+//!
+//! /// The smallest shell there is: one blocking socket, one datagram at a time.
+//! fn run<M: Machine>(mut machine: M, socket: &UdpSocket) -> std::io::Result<()> {
+//!     let mut buffer = vec![0; 65_535];
+//!     let local = socket.local_addr()?;
+//!     while !machine.is_drained() {
+//!         // Drain: datagrams to the socket (a batch may hold several of equal size), events to whoever cares.
+//!         while let Some(transmit) = machine.poll_transmit(&mut buffer, Instant::now()) {
+//!             let size = transmit.segment_size.map_or(transmit.len, |size| size.get());
+//!             for datagram in buffer[..transmit.len].chunks(size) {
+//!                 socket.send_to(datagram, transmit.path.remote)?;
+//!             }
+//!         }
+//!         while machine.poll_event().is_some() {}
+//!         // Sleep: until the deadline, or until something arrives.
+//!         let now = Instant::now();
+//!         let until = machine.poll_timeout().map(|deadline| deadline.at.saturating_duration_since(now));
+//!         if until.is_some_and(|wait| wait.is_zero()) {
+//!             machine.handle_timeout(now);
+//!             continue;
+//!         }
+//!         socket.set_read_timeout(until.map(|wait| wait.max(Duration::from_micros(1))))?;
+//!         match socket.recv_from(&mut buffer) {
+//!             Ok((len, remote)) => {
+//!                 let path = FourTuple { local, remote };
+//!                 let payload = &mut buffer[..len];
+//!                 let received = Received { path, ecn: Ecn::NotEct, stride: None, payload };
+//!                 let forward = machine.handle_datagram(received, Instant::now());
+//!                 for run in forward.runs() {
+//!                     socket.send_to(&buffer[run.start..run.end], run.path.remote)?;
+//!                 }
+//!             }
+//!             // Nothing came in time, or the network said no: neither ends a machine.
+//!             Err(_) => machine.handle_timeout(Instant::now()),
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
 //! # Map
-//! * [`machine`]: the contract between a machine and its shell.
-//! * [`backend`]: the values a connector exchanges with the shell that owns its backend sockets.
-//! * [`routing`]: inner IP packets, parsed, rewritten and answered.
-//! * [`quic`]: the seam to a QUIC implementation, and the pool of connections above it.
-//! * [`agent`]: the roles, composed of [`link`] (a client's connection to an intermediate, watched by [`keepalive`])
-//!   and the pool; configured by [`config`] values.
-//! * [`wire`]: the bytes of the protocol, and nothing about what they mean.
-//! * [`registration`]: who uses and who publishes which service, on both sides; [`backoff`]: when to try again.
-//! * [`expiring`]: a bounded map that knows which of its entries has rested longest.
+//! | module | decides |
+//! |---|---|
+//! | [`machine`], [`backend`] | the contract between a machine and its shell; the values about backend sockets |
+//! | [`agent`], [`intermediate`], [`connector`] | the roles: which packet goes where, and who may |
+//! | [`link`], [`keepalive`], [`backoff`] | a client's connection to an intermediate: when to connect, whether it is alive |
+//! | [`registration`] | who uses and who publishes which service, on both sides |
+//! | [`routing`] | inner IP packets, an agent's routes, the intermediate's flow table |
+//! | [`netstack`] | a connector's TCP, UDP and ICMP between tunnel packets and backends |
+//! | [`quic`] | the seam to a QUIC implementation, the pool of connections above it, identities in certificates |
+//! | [`wire`] | the bytes of the protocol, and nothing about what they mean |
+//! | [`config`], [`id`] | what the roles are configured with: every duration and every limit, with its argument |
+//! | [`timer`], [`expiring`], [`rng`] | deadlines by slot, bounded maps in the order of use, seeded randomness |
 
 pub mod agent;
 pub mod backend;
@@ -36,3 +89,8 @@ pub mod sim;
 mod test_origin;
 pub mod timer;
 pub mod wire;
+
+pub use agent::Agent;
+pub use connector::Connector;
+pub use intermediate::Intermediate;
+pub use machine::{Backends, Machine, Tunnel};

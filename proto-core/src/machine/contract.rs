@@ -8,7 +8,7 @@
 //!
 //! One generator serves all sources of inputs: [`inputs`] turns bytes, from proptest or a fuzzer, into a script.
 //!
-//! ```ignore
+//! ```text
 //! proptest! {
 //!     #[test]
 //!     fn keeps_the_contract(bytes in vec(any::<u8>(), 0..4000)) {
