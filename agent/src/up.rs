@@ -1,5 +1,6 @@
 //! `ztna up`: the tunnel of this host.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use program::args;
@@ -32,9 +33,11 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let listener = station::listen(&config.common)?;
     let udp = client::bind(config.common.bind, 0)?;
     let tun = interface(&config)?;
+    let local = udp.local_addr();
     let resolving = Resolving::start(&config.server.endpoint);
+    let addresses = client::reachable(resolving.addresses.clone(), local);
     let machine = Machine::new(
-        config.machine(resolving.addresses.clone(), udp.local_addr()),
+        config.machine(addresses, local),
         tls.provider,
         &runtime_io::seed()?,
         Instant::now(),
@@ -45,7 +48,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         &config.common,
         Shell::new(machine, udp, TunSide::new(tun)),
         listener,
-        |commands| attend(commands, resolving),
+        |commands| attend(commands, resolving, local),
         move |_| log::info!("{NAME} up: {name}, {count} services"),
     )
 }
@@ -70,8 +73,8 @@ fn host(address: std::net::IpAddr) -> Prefix {
     }
 }
 
-fn attend(commands: &CommandSender<Machine>, resolving: Resolving) -> Handler<Machine> {
-    let refresh = client::follow(resolving, commands, |machine: &mut Machine, addresses| {
+fn attend(commands: &CommandSender<Machine>, resolving: Resolving, local: SocketAddr) -> Handler<Machine> {
+    let refresh = client::follow(resolving, local, commands, |machine: &mut Machine, addresses| {
         machine.set_intermediate_addresses(addresses);
     });
     let mut log = LinkLog::new(refresh);

@@ -7,6 +7,7 @@ pub mod config;
 mod snapshot;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -55,9 +56,11 @@ fn run(args: &Args) -> Result<(), Failure> {
     let services = config.resolve_backends()?;
     let listener = station::listen(&config.common)?;
     let udp = client::bind(config.common.bind, config.port)?;
+    let local = udp.local_addr();
     let resolving = Resolving::start(&config.server.endpoint);
+    let addresses = client::reachable(resolving.addresses.clone(), local);
     let machine = Machine::new(
-        config.machine(services, resolving.addresses.clone(), udp.local_addr()),
+        config.machine(services, addresses, local),
         tls.provider,
         &runtime_io::seed()?,
         Instant::now(),
@@ -67,13 +70,13 @@ fn run(args: &Args) -> Result<(), Failure> {
         &config.common,
         Shell::new(machine, udp, BackendSide::new(BackendLimits::default())),
         listener,
-        |commands| attend(commands, resolving),
+        |commands| attend(commands, resolving, local),
         move |_| log::info!("{NAME} started with {count} services"),
     )
 }
 
-fn attend(commands: &CommandSender<Machine>, resolving: Resolving) -> Handler<Machine> {
-    let refresh = client::follow(resolving, commands, |machine: &mut Machine, addresses| {
+fn attend(commands: &CommandSender<Machine>, resolving: Resolving, local: SocketAddr) -> Handler<Machine> {
+    let refresh = client::follow(resolving, local, commands, |machine: &mut Machine, addresses| {
         machine.set_intermediate_addresses(&addresses);
     });
     let mut log = LinkLog::new(refresh);

@@ -36,14 +36,31 @@ pub fn bind(address: Option<IpAddr>, port: u16) -> Result<UdpEndpoint, BindError
     }
 }
 
-/// Hands later answers of a resolver to a machine; `set` runs on the thread of its shell.
+/// The addresses that a socket can send to: one bound to IPv4, or to one IPv6 address, has a single family.
+pub fn reachable(mut addresses: Vec<SocketAddr>, local: SocketAddr) -> Vec<SocketAddr> {
+    let found = !addresses.is_empty();
+    match local.ip() {
+        IpAddr::V4(_) => addresses.retain(SocketAddr::is_ipv4),
+        IpAddr::V6(ip) if ip.is_unspecified() => {}
+        IpAddr::V6(_) => addresses.retain(SocketAddr::is_ipv6),
+    }
+    if found && addresses.is_empty() {
+        log::warn!("the intermediate has no address of the family of bind_addr");
+    }
+    addresses
+}
+
+/// Hands later answers of a resolver to a machine whose socket is bound to `local`; `set` runs on the thread of its
+/// shell.
 pub fn follow<M: 'static>(
     resolving: Resolving,
+    local: SocketAddr,
     commands: &CommandSender<M>,
     set: fn(&mut M, Vec<SocketAddr>),
 ) -> Refresh {
     let commands = commands.clone();
     resolving.deliver(move |addresses| {
+        let addresses = reachable(addresses, local);
         loop {
             let addresses = addresses.clone();
             match commands.send(move |context| set(context.machine, addresses)) {
