@@ -1,8 +1,8 @@
 //! QUIC by quiche: the only file that names that crate, and the only place of the core where a clock is read and entropy
 //! drawn, inside the library. Tests replace both from outside (the `virtual-clock` crate).
 //!
-//! TLS is configured in [`super::tls`]. A server name that is an address is checked against the certificate's SAN iPAddress, because
-//! TLS itself only checks host names.
+//! TLS is configured in `quic::tls`. A server name that is an address is checked against the certificate's SAN
+//! iPAddress, because TLS itself only checks host names.
 
 use std::fmt;
 use std::net::IpAddr;
