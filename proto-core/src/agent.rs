@@ -157,7 +157,8 @@ impl<Q: Provider> Agent<Q> {
 
     /// Replaces the addresses of the intermediate, after its name was resolved again.
     pub fn set_intermediate_addresses(&mut self, addresses: Vec<std::net::SocketAddr>) {
-        self.link.set_addresses(addresses);
+        let now = self.pool.now();
+        self.link.set_addresses(addresses, now);
     }
 
     /// The largest packet that fits to every service on the current path; `None` while not connected.

@@ -165,8 +165,10 @@ impl<Q: Provider> Connector<Q> {
 
     /// Replaces the addresses of the intermediate, after its name was resolved again.
     pub fn set_intermediate_addresses(&mut self, addresses: &[std::net::SocketAddr]) {
-        for link in &mut self.links {
-            link.set_addresses(addresses.to_vec());
+        let now = self.pool.now();
+        for index in 0..self.links.len() {
+            self.links[index].set_addresses(addresses.to_vec(), now);
+            self.settle(ServiceIndex(index as u16));
         }
     }
 

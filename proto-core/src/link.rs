@@ -177,10 +177,18 @@ impl Link {
         Ok(())
     }
 
-    /// Replaces the addresses, after the host name was resolved again. The current connection stays.
-    pub(crate) fn set_addresses(&mut self, addresses: Vec<SocketAddr>) {
-        if !addresses.is_empty() {
-            self.endpoint.addresses = addresses;
+    /// Replaces the addresses, after the host name was resolved again. The current connection stays; a new address is
+    /// tried at once, because the pause so far was for the old ones.
+    pub(crate) fn set_addresses(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        if addresses.is_empty() {
+            return;
+        }
+        let known = &self.endpoint.addresses;
+        let fresh = addresses.iter().position(|address| !known.contains(address));
+        self.endpoint.addresses = addresses;
+        if let (Some(fresh), State::Down { retry_at }) = (fresh, &mut self.state) {
+            self.next_address = fresh;
+            *retry_at = (*retry_at).min(now);
         }
     }
 

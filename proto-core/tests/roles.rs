@@ -76,7 +76,8 @@ stories! {
         goodbye_is_said_and_heard
         hours_of_sleep_are_one_step
         a_cut_path_is_noticed_and_heals
-        a_short_cut_costs_no_connection;
+        a_short_cut_costs_no_connection
+        an_address_learned_late_is_tried_at_once;
     tunnel:
         packets_find_their_service_by_address
         only_services_speak_to_the_host

@@ -330,3 +330,26 @@ pub(crate) fn a_short_cut_costs_no_connection<Q: Quic>(quic: Q) {
     let events = scene.events(agent);
     assert!(!events.iter().any(lost), "{events:?}");
 }
+
+pub(crate) fn an_address_learned_late_is_tried_at_once<Q: Quic>(quic: Q) {
+    let mut scene = Scene::new(quic);
+    let mut agent = scene.new_agent(AGENT, &["agent.echo.ztna"], ECHO);
+    // Nobody is there: the pause between attempts grows to its cap.
+    agent
+        .machine
+        .set_intermediate_addresses(vec!["192.0.2.200:4433".parse().unwrap()]);
+    let agent = scene.world.add("agent", AGENT, agent);
+    scene.world.run_for(Duration::from_secs(90));
+    assert!(!scene.events(agent).iter().any(connected));
+    // A resolver found another address in the middle of a pause.
+    let pausing = |world: &proto_core::sim::World<Q::Clock>| {
+        matches!(world[agent].events.last(), Some(LinkEvent::Unreachable { .. }))
+    };
+    scene.world[agent].events.clear();
+    scene.world.run_until(pausing, HANDSHAKE_TIMEOUT + RECONNECT_CAP);
+    let found = vec![crate::setup::RELAY.parse().unwrap()];
+    scene
+        .world
+        .with(agent, |host, _| host.machine.set_intermediate_addresses(found));
+    scene.await_agent(agent, 20 * DELAY);
+}
