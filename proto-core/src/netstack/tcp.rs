@@ -328,6 +328,10 @@ impl Netstack {
             return;
         }
         let socket = live.sockets.get_mut::<Socket<'_>>(live.handle);
+        if socket.state() == State::Listen {
+            // The SYN was none, or a reset took it back (RFC 9293 §3.10.7.4): nothing more is listened for.
+            socket.abort();
+        }
         if socket.can_recv() && !live.readable_told {
             live.readable_told = true;
             self.backend.readable(id);
