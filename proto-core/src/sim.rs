@@ -19,6 +19,7 @@ pub mod cast;
 pub mod clock;
 mod drive;
 mod faults;
+pub mod fuzz;
 pub mod host;
 pub mod link;
 pub mod story;

@@ -1,0 +1,170 @@
+//! Parsers: nothing panics, what was read and is written again reads the same, and streams do not depend on how they
+//! are cut.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::id::{ConnId, ServiceId};
+use crate::quic::header::Header;
+use crate::quic::{LOCAL_CID_LEN, identity::Identity};
+use crate::rng::{Rng, Seed};
+use crate::routing::flow::{FlowLimits, FlowTable};
+use crate::routing::packet::{self, Unreachable};
+use crate::routing::table::endpoints;
+use crate::sim::{Clock as _, ManualClock};
+use crate::wire::control::SignalingMessage;
+use crate::wire::datagram::{
+    FromClient, FromIntermediate, parse_from_client, parse_from_intermediate, routed_prefix, write_observed,
+    write_refused, write_register, write_registered,
+};
+use crate::wire::framing::{Frames, MAX_FRAME_LEN};
+use crate::wire::v1::RawMessage;
+
+/// Everything that arrives in one piece: DATAGRAMs of both directions, raw UDP, QUIC headers, certificates.
+///
+/// # Panics
+/// If a parser does, or contradicts its writer.
+pub fn datagram(bytes: &[u8]) {
+    match parse_from_client(bytes) {
+        Ok(FromClient::Register { role, service }) => {
+            if let Ok(service) = ServiceId::parse(service) {
+                assert!(bytes.starts_with(&write_register(role, &service)));
+            }
+        }
+        Ok(FromClient::Routed { service, packet_at }) => {
+            assert!(matches!(bytes[packet_at] >> 4, 4 | 6), "only IP goes on");
+            if let Ok(service) = ServiceId::parse(service) {
+                assert_eq!(routed_prefix(&service).as_ref(), &bytes[..packet_at]);
+            }
+        }
+        Ok(FromClient::Packet) => assert!(matches!(bytes[0] >> 4, 4 | 6)),
+        Err(_) => {}
+    }
+    match parse_from_intermediate(bytes) {
+        Ok(FromIntermediate::Observed(address)) => assert!(bytes.starts_with(&write_observed(address))),
+        Ok(FromIntermediate::Registered { service }) => {
+            assert!(bytes[2..].starts_with(&write_registered(service)[2..]));
+        }
+        Ok(FromIntermediate::Refused { status, service }) => {
+            assert!(bytes.starts_with(&write_refused(status, service)));
+        }
+        Ok(FromIntermediate::Packet) => assert!(matches!(bytes[0] >> 4, 4 | 6)),
+        Err(_) => {}
+    }
+    if let Ok(message) = RawMessage::parse(bytes) {
+        assert_eq!(RawMessage::parse(&message.write()), Ok(message));
+    }
+    let _ = Header::parse(bytes, LOCAL_CID_LEN);
+    let _ = Identity::from_certificate(bytes);
+}
+
+/// The signalling stream: the first byte says how it is cut, the rest is the stream.
+///
+/// # Panics
+/// If a parser does, contradicts its writer, holds more than a frame, or depends on how the stream is cut.
+pub fn signaling(bytes: &[u8]) {
+    let (cut, stream) = bytes.split_first().map_or((1, bytes), |(cut, rest)| (*cut, rest));
+    let read = |size: usize| {
+        let mut frames = Frames::new();
+        let mut payloads = Vec::new();
+        for mut chunk in stream.chunks(size) {
+            while let Some(payload) = frames.read(&mut chunk) {
+                payloads.push(payload.to_vec());
+            }
+            assert!(frames.buffered() <= MAX_FRAME_LEN);
+        }
+        (payloads, frames.skipped())
+    };
+    let whole = read(stream.len().max(1));
+    assert_eq!(read(usize::from(cut).max(1)), whole);
+    for payload in whole.0.iter().map(Vec::as_slice).chain([stream]) {
+        let Ok(message) = SignalingMessage::parse(payload) else {
+            continue;
+        };
+        // Addresses with a flow label or scope are the one thing that does not survive, and v1 cannot say them.
+        let Some(frame) = message.write() else { continue };
+        assert_eq!(SignalingMessage::parse(&frame[4..]), Ok(message));
+    }
+}
+
+/// Writes an answer to the packet in hand; whether there is one.
+type Answer<'a> = dyn Fn(&mut Vec<u8>) -> bool + 'a;
+
+/// One inner IP packet, through everything that reads, rewrites, answers or routes it.
+///
+/// # Panics
+/// If anything does, or makes a packet that is malformed.
+pub fn packet(bytes: &[u8]) {
+    let _ = endpoints(bytes);
+    forward(bytes);
+    let Ok(parsed) = packet::parse(bytes) else {
+        return;
+    };
+    let genuine = packet::verify_checksums(&parsed, bytes);
+    for address in [
+        IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ] {
+        for rewrite in [packet::rewrite_source, packet::rewrite_destination] {
+            let mut copy = bytes.to_vec();
+            if rewrite(&mut copy, address).is_err() {
+                assert_eq!(copy, bytes, "a refused packet is unchanged");
+                continue;
+            }
+            let after = packet::parse(&copy).expect("a rewritten packet is one");
+            assert_eq!((after.kind, after.len), (parsed.kind, parsed.len));
+            assert_eq!(packet::verify_checksums(&after, &copy), genuine);
+        }
+    }
+    let mut out = Vec::new();
+    let answers: [&Answer<'_>; 6] = [
+        &|out| packet::echo_reply(bytes, &parsed, out),
+        &|out| packet::tcp_reset(bytes, &parsed, out),
+        &|out| packet::too_big(bytes, &parsed, 1280, out),
+        &|out| packet::unreachable(bytes, &parsed, Unreachable::Port, out),
+        &|out| packet::unreachable(bytes, &parsed, Unreachable::Host, out),
+        &|out| packet::unreachable(bytes, &parsed, Unreachable::AdminProhibited, out),
+    ];
+    for answer in answers {
+        if !answer(&mut out) {
+            assert!(out.is_empty());
+            continue;
+        }
+        let answer = packet::parse(&out).expect("an answer is a packet");
+        // The checksum of an echo is carried over: a packet that was broken stays broken.
+        assert!(packet::verify_checksums(&answer, &out) || !genuine);
+        assert_eq!(answer.flow, parsed.flow.reversed());
+    }
+}
+
+/// Two agents send the packet through a small flow table, and it comes back.
+fn forward(bytes: &[u8]) {
+    let id = |index| ConnId { index, generation: 1 };
+    let now = ManualClock::new().now();
+    let limits = FlowLimits {
+        per_agent: 2,
+        total: 3,
+    };
+    let mut flows = FlowTable::new(limits, &mut Rng::new(&Seed([1; 32])));
+    for agent in [id(1), id(2)] {
+        let mut outbound = bytes.to_vec();
+        if flows.outbound(agent, id(0), &mut outbound, now).is_err() {
+            continue;
+        }
+        let parsed = packet::parse(&outbound).expect("what goes out is a packet");
+        let mut answer = Vec::new();
+        if packet::echo_reply(&outbound, &parsed, &mut answer)
+            || packet::unreachable(&outbound, &parsed, Unreachable::Host, &mut answer)
+        {
+            assert_eq!(
+                flows.inbound(id(0), &mut answer, now),
+                Some(agent),
+                "an answer returns to who asked"
+            );
+        }
+    }
+    let _ = flows.inbound(id(0), &mut bytes.to_vec(), now);
+    assert!(flows.len() <= limits.total);
+    flows.remove(id(1));
+    flows.remove(id(2));
+    assert!(flows.is_empty());
+}
