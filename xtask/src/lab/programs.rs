@@ -163,17 +163,13 @@ impl Programs {
     }
 
     fn words(&self, program: &str, before: &[&str], config: &Path) -> Vec<String> {
-        // Log levels are the environment's business; env(1) passes one on into the namespace.
-        let level = if self.verbose {
-            "RUST_LOG=debug"
-        } else {
-            "RUST_LOG=info"
-        };
-        let mut words = vec!["env".to_owned(), level.to_owned()];
-        words.push(self.folder.join(program).display().to_string());
+        let mut words = vec![self.folder.join(program).display().to_string()];
         words.extend(before.iter().map(ToString::to_string));
         words.extend(["--config".to_owned(), config.display().to_string()]);
         words.extend(["--runtime".to_owned(), self.runtime.to_string()]);
+        if self.verbose {
+            words.push("--verbose".to_owned());
+        }
         words
     }
 

@@ -159,7 +159,8 @@ impl World {
     /// Starts the agent of a device and waits until it is registered.
     pub(crate) fn start_agent(&mut self, device: u8) -> Result<Duration> {
         let mut process = self.start_agent_with(device, &format!("device{device}"), &ALL)?;
-        let (_, took) = process.wait_for("ztna registered", PATIENCE)?;
+        let all = ALL.len();
+        let (_, took) = process.wait_for(&format!("registered {all} of {all} services"), PATIENCE)?;
         self.agents.insert(device, process);
         Ok(took)
     }
