@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow, bail};
 
 use crate::args::Args;
 use crate::lab::leftovers;
@@ -150,13 +150,16 @@ impl<'a, F: Fn(Programs, Scratch) -> Result<World>> Group<'a, F> {
                     self.world(runtime, worlds)
                 }
             };
-            let outcome = outcome.and_then(|mut world| {
-                let outcome = guarded(|| test(&mut world));
-                if let Err(error) = outcome {
-                    return Err(error.context(world.last_words()));
-                }
-                Ok(world)
-            });
+            let outcome =
+                outcome
+                    .map_err(Failure::from)
+                    .and_then(|mut world| match guarded(|| test(&mut world)) {
+                        Ok(()) => Ok(world),
+                        Err(error) => Err(Failure {
+                            error,
+                            last_words: world.last_words(),
+                        }),
+                    });
             tally += Tally::one(outcome.is_ok());
             world = report(&name, started, outcome);
         }
@@ -178,8 +181,23 @@ impl<'a, F: Fn(Programs, Scratch) -> Result<World>> Group<'a, F> {
     }
 }
 
+/// Why a test failed, and what the programs said last.
+struct Failure {
+    error: Error,
+    last_words: String,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            last_words: String::new(),
+        }
+    }
+}
+
 /// Prints the result in the form of the standard test harness.
-fn report(name: &str, started: Instant, outcome: Result<World>) -> Option<World> {
+fn report(name: &str, started: Instant, outcome: Result<World, Failure>) -> Option<World> {
     let took = started.elapsed().as_secs_f32();
     match outcome {
         Ok(mut world) => {
@@ -189,10 +207,9 @@ fn report(name: &str, started: Instant, outcome: Result<World>) -> Option<World>
             }
             Some(world)
         }
-        Err(error) => {
+        Err(Failure { error, last_words }) => {
             println!("test {name} ... FAILED ({took:.1} s)");
-            println!("      {}", error.root_cause());
-            println!("      {}", error.to_string().trim_end());
+            println!("      {error:#}{last_words}");
             None
         }
     }

@@ -139,6 +139,7 @@ pub(super) fn main(args: &mut Args) -> Result<()> {
             due += gap;
         }
         flow.receive(due.saturating_duration_since(Instant::now()));
+        flow.listen_for_silence();
     }
     let end = Instant::now() + LINGER;
     while flow.account.lost() > 0 && Instant::now() < end {
@@ -198,6 +199,10 @@ impl Flow {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(_) => self.account.unreachable += 1,
         }
+    }
+
+    /// Takes the time since the last reply into the account; not after the last datagram, when silence is no loss.
+    fn listen_for_silence(&mut self) {
         let silence = u64::try_from(self.last_reply.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.account.silence_ms = self.account.silence_ms.max(silence);
     }
