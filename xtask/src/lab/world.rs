@@ -323,6 +323,21 @@ impl World {
         Ok(String::from_utf8_lossy(&done.stdout).trim().parse().unwrap_or(0))
     }
 
+    /// A number from `/metrics` in a namespace; 0 if there is none of that name.
+    pub(crate) fn metric(namespace: &Namespace, port: u16, name: &str) -> Result<u64> {
+        let url = format!("http://127.0.0.1:{port}/metrics");
+        let text =
+            crate::command::output(
+                namespace
+                    .command("curl")
+                    .args(["--silent", "--max-time", "3", &url]),
+            )?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.and_then(|number| number.parse().ok()).unwrap_or(0))
+    }
+
     /// Waits until `/healthz` answers `status`.
     pub(crate) fn wait_health(namespace: &Namespace, port: u16, status: u16) -> Result<Duration> {
         let what = format!("/healthz on port {port} to say {status}");
