@@ -149,7 +149,10 @@ pub struct Netstack {
     slots: Slab<Slot>,
     generation: u32,
     tcp: SeededMap<(ServiceIndex, FiveTuple), FlowId>,
+    /// Sessions of each agent address that have not completed their handshake.
     tcp_pending: SeededMap<IpAddr, usize>,
+    /// Sessions of which only the memory is left.
+    lingering: Expiring<FlowId, ()>,
     udp: Expiring<(ServiceIndex, FiveTuple), FlowId>,
     /// Timers of TCP sessions, by slot.
     timers: DeadlineIndex,
@@ -179,6 +182,7 @@ impl Netstack {
             generation: 0,
             tcp: rng.map(),
             tcp_pending: rng.map(),
+            lingering: Expiring::new(limits.tcp_sessions, &mut rng),
             udp: Expiring::new(limits.udp_flows, &mut rng),
             timers: DeadlineIndex::default(),
             rng,
@@ -215,7 +219,9 @@ impl Netstack {
             self.stats.malformed += 1;
             return;
         };
-        if !packet::verify_checksums(&parsed, &packet) {
+        // TCP is verified where it is taken: by smoltcp, or where a packet has no session yet.
+        let is_tcp = matches!(parsed.kind, Kind::Tcp(_));
+        if !is_tcp && !packet::verify_checksums(&parsed, &packet) {
             self.stats.bad_checksum += 1;
             return;
         }
@@ -249,7 +255,9 @@ impl Netstack {
     /// The next packet for a service's tunnel. Call it only while the tunnel has room.
     pub fn poll_packet(&mut self, service: ServiceIndex, now: Instant) -> Option<Datagram> {
         self.advance(now);
-        if let Some(packet) = self.tunnel.pop(service) {
+        // Ready packets and sessions take turns, so that neither can starve the other.
+        let packets_first = self.tunnel.turn(service);
+        if packets_first && let Some(packet) = self.tunnel.pop(service) {
             return Some(packet);
         }
         while let Some(flow) = self.tunnel.next_session(service) {
@@ -258,7 +266,7 @@ impl Netstack {
             }
             self.tunnel.session_done(service);
         }
-        None
+        self.tunnel.pop(service)
     }
 
     /// The next service that has got packets since it was last named here.

@@ -13,6 +13,8 @@ struct TunnelQueue {
     /// TCP sessions that may have a segment to send, each once.
     sessions: VecDeque<FlowId>,
     announced: bool,
+    /// Whether a packet or a session is asked next.
+    packets_next: bool,
 }
 
 /// Packets and sending sessions, by service.
@@ -48,8 +50,24 @@ impl TunnelQueues {
         true
     }
 
+    /// Whether packets are asked before sessions this time.
+    pub(super) fn turn(&mut self, service: ServiceIndex) -> bool {
+        let Some(queue) = self.queues.get_mut(usize::from(service.0)) else {
+            return true;
+        };
+        queue.packets_next = !queue.packets_next;
+        queue.packets_next
+    }
+
     pub(super) fn pop(&mut self, service: ServiceIndex) -> Option<Datagram> {
         self.queues.get_mut(usize::from(service.0))?.packets.pop_front()
+    }
+
+    /// How many sessions are entered; those that ended since are among them until their turn comes.
+    pub(super) fn entered(&self, service: ServiceIndex) -> usize {
+        self.queues
+            .get(usize::from(service.0))
+            .map_or(0, |queue| queue.sessions.len())
     }
 
     /// Enters a session that may have a segment to send; the session itself remembers that it is entered.

@@ -2,34 +2,23 @@
 //!
 //! A session begins with a SYN that is held until the backend answers: the agent's connection is accepted, refused or
 //! times out as the backend does. From then on bytes move when both sides can: the socket's window closes while the
-//! backend is slow, and the backend is not read while the socket is full.
+//! backend is slow, and the backend is not read while the socket is full. When both ends are closed and the backend has
+//! every byte, the buffers go at once and a few bytes remember the end (TIME-WAIT).
 
 mod device;
+mod session;
+#[cfg(test)]
+mod tests;
 
 use std::time::Instant;
 
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
-
 use super::{CONNECT_TIMEOUT, Flow, Netstack};
 use crate::backend::{FlowId, Refusal, Transport};
+use crate::expiring::Inserted;
 use crate::id::ServiceIndex;
 use crate::quic::Datagram;
 use crate::routing::packet::{self, FiveTuple, Parsed, TcpFlags, Unreachable};
-use device::Port;
-
-/// Each direction of a session. At 20 ms RTT this carries 100 Mbit/s.
-const BUFFER: usize = 256 * 1024;
-
-/// A backend that had to wait is read again when this much of the buffer is free.
-const RESUME_AT: usize = BUFFER / 4;
-
-/// Unacknowledged data older than this ends a session.
-const USER_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(120);
-
-/// How often a silent session is probed, so that agents that vanished are noticed.
-const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(45);
+use session::{Clock, LINGER, Live, Rest};
 
 /// One TCP session.
 #[derive(Debug)]
@@ -38,48 +27,19 @@ pub(super) struct Session {
     tuple: FiveTuple,
     /// Entered among the sessions that may send.
     entered: bool,
+    /// Counted among those of its agent that have not completed their handshake.
+    pending: bool,
     stage: Stage,
 }
 
 #[derive(Debug)]
 enum Stage {
     /// The SYN waits for the backend.
-    Pending {
-        syn: Datagram,
-        until: Instant,
-    },
+    Pending { syn: Datagram, until: Instant },
+    /// The backend has answered.
     Live(Box<Live>),
-}
-
-struct Live {
-    interface: Interface,
-    sockets: SocketSet<'static>,
-    handle: SocketHandle,
-    port: Port,
-    /// The shell was told that bytes wait and has not taken them all.
-    readable_told: bool,
-    /// The shell was told that there is no room.
-    starved: bool,
-    /// The backend has sent its last byte.
-    backend_finished: bool,
-    /// The shell was told that the agent has sent its last byte.
-    half_closed_told: bool,
-    /// The backend's socket is gone, or its end was announced.
-    backend_gone: bool,
-}
-
-impl std::fmt::Debug for Live {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live")
-            .field("handle", &self.handle)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Live {
-    fn socket(&mut self) -> &mut Socket<'static> {
-        self.sockets.get_mut(self.handle)
-    }
+    /// Both ends are closed. If the agent repeats its end, so is this segment.
+    Lingering { last_ack: Option<Vec<u8>> },
 }
 
 impl Netstack {
@@ -90,19 +50,67 @@ impl Netstack {
         flags: TcpFlags,
         packet: Datagram,
     ) {
-        if !parsed.payload.is_empty() {
-            self.stats.forwarded_packets += 1;
+        let opens = flags.syn && !flags.ack && !flags.rst && !flags.fin;
+        let Some(id) = self.tcp.get(&(service, parsed.flow)).copied() else {
+            return self.on_unknown(service, parsed, opens, packet);
+        };
+        let now = self.now;
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
+            return;
+        };
+        match &mut session.stage {
+            Stage::Live(_) => {
+                self.stats.forwarded_packets += u64::from(!parsed.payload.is_empty());
+                self.feed(id, packet);
+            }
+            // The others are not checked by smoltcp.
+            Stage::Pending { .. } | Stage::Lingering { .. } if !packet::verify_checksums(parsed, &packet) => {
+                self.stats.bad_checksum += 1;
+            }
+            Stage::Pending { .. } if flags.rst => self.end(id, true),
+            // A repeated SYN waits in place of the first: the agent may have begun anew.
+            Stage::Pending { syn, .. } if opens => *syn = packet,
+            Stage::Pending { .. } => {}
+            // The agent uses the port again (RFC 9293 §3.6.1).
+            Stage::Lingering { .. } if opens => {
+                self.end(id, false);
+                self.on_syn(service, parsed, packet);
+            }
+            Stage::Lingering { .. } if flags.rst => self.end(id, false),
+            Stage::Lingering { last_ack: Some(ack) } if flags.fin => {
+                let ack = ack.clone();
+                self.timers.set(id.index, Some(now + LINGER));
+                self.queue(service, ack);
+            }
+            Stage::Lingering { .. } => {}
         }
-        match self.tcp.get(&(service, parsed.flow)).copied() {
-            Some(flow) => self.feed(flow, flags, packet),
-            None if flags.syn && !flags.ack && !flags.rst => self.on_syn(service, parsed, packet),
-            None => self.answer_reset(service, parsed, &packet),
+    }
+
+    fn on_unknown(&mut self, service: ServiceIndex, parsed: &Parsed, opens: bool, packet: Datagram) {
+        if !packet::verify_checksums(parsed, &packet) {
+            self.stats.bad_checksum += 1;
+        } else if opens {
+            self.on_syn(service, parsed, packet);
+        } else {
+            self.answer_reset(service, parsed, &packet);
         }
     }
 
     fn on_syn(&mut self, service: ServiceIndex, parsed: &Parsed, syn: Datagram) {
+        if parsed.flow.source_port == 0 || parsed.flow.destination_port == 0 {
+            self.stats.malformed += 1;
+            return;
+        }
+        if self.tcp.len() >= self.limits.tcp_sessions
+            && let Some((oldest, ())) = self.lingering.pop_oldest()
+        {
+            self.end(oldest, false);
+        }
         let pending = self.tcp_pending.get(&parsed.flow.source).copied().unwrap_or(0);
-        if self.tcp.len() >= self.limits.tcp_sessions || pending >= self.limits.tcp_pending_per_source {
+        // While the tunnel is blocked, sessions may come and go without their turn ever coming.
+        let crowded = self.tunnel.entered(service) >= 4 * self.limits.tcp_sessions;
+        let full = self.tcp.len() >= self.limits.tcp_sessions || crowded;
+        if full || pending >= self.limits.tcp_pending_per_source {
             self.stats.tcp_full += 1;
             self.answer_reset(service, parsed, &syn);
             return;
@@ -112,6 +120,7 @@ impl Netstack {
             service,
             tuple: parsed.flow,
             entered: false,
+            pending: true,
             stage: Stage::Pending { syn, until },
         };
         let address = self.services[usize::from(service.0)].backend;
@@ -123,8 +132,7 @@ impl Netstack {
     }
 
     pub(super) fn on_tcp_opened(&mut self, id: FlowId) {
-        let now = self.smoltcp_now();
-        let seed = self.rng.next_u64();
+        let (clock, seed) = (self.clock(), self.rng.next_u64());
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
@@ -133,27 +141,17 @@ impl Netstack {
             return;
         };
         let syn = std::mem::take(syn);
-        let mtu = self.mtu[usize::from(service.0)];
-        let Some(live) = listen(tuple, mtu, seed, now) else {
+        let Some(live) = Live::new(tuple, self.mtu[usize::from(service.0)], seed, clock) else {
             self.end(id, true);
             return;
         };
         if let Some(Flow::Tcp(session)) = self.flow(id) {
             session.stage = Stage::Live(Box::new(live));
         }
-        self.not_pending(tuple);
-        self.feed(
-            id,
-            TcpFlags {
-                syn: true,
-                ..TcpFlags::default()
-            },
-            syn,
-        );
+        self.feed(id, syn);
     }
 
     pub(super) fn on_tcp_refused(&mut self, id: FlowId, reason: Refusal) {
-        self.stats.tcp_errors += 1;
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
@@ -163,6 +161,7 @@ impl Netstack {
             return;
         };
         let syn = std::mem::take(syn);
+        self.stats.tcp_errors += 1;
         self.end(id, false);
         let Ok(parsed) = packet::parse(&syn) else { return };
         match reason {
@@ -173,42 +172,37 @@ impl Netstack {
         }
     }
 
-    /// The backend has sent its last byte: the socket says so behind everything already buffered.
+    /// The backend has sent its last byte.
     pub(super) fn on_tcp_finished(&mut self, id: FlowId) {
+        let now = self.now;
         let Some(live) = self.live(id) else { return };
-        live.backend_finished = true;
-        live.socket().close();
+        live.finish(now);
         self.after(id);
     }
 
     /// The backend's socket broke: the agent hears a reset.
     pub(super) fn on_tcp_broken(&mut self, id: FlowId) {
-        self.stats.tcp_errors += 1;
-        let Some(live) = self.live(id) else { return };
-        live.backend_gone = true;
-        live.socket().abort();
-        self.after(id);
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
+            return;
+        };
+        match &session.stage {
+            Stage::Pending { .. } => self.on_tcp_refused(id, Refusal::Refused),
+            Stage::Live(live) if !live.is_unbacked() => self.abort(id, true),
+            Stage::Live(_) | Stage::Lingering { .. } => {}
+        }
     }
 
     /// The next segment of a session, if it has one to send.
     pub(super) fn tcp_segment(&mut self, id: FlowId) -> Option<Datagram> {
-        let now = self.smoltcp_now();
-        if let Some(live) = self.live(id) {
-            if let Some(reply) = live.port.take_reply() {
-                return Some(reply);
-            }
-            live.port.allow_one();
-            let Live {
-                interface,
-                sockets,
-                port,
-                ..
-            } = live;
-            interface.poll_egress(now, port, sockets);
-            if let Some(segment) = port.take_segment() {
-                self.notice(id);
-                return Some(segment);
-            }
+        let clock = self.clock();
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
+            return None;
+        };
+        let service = session.service;
+        let mtu = *self.mtu.get(usize::from(service.0))?;
+        if let Some(segment) = self.live(id)?.send(mtu, clock) {
+            self.notice(id);
+            return Some(segment.into());
         }
         if let Some(Flow::Tcp(session)) = self.flow(id) {
             session.entered = false;
@@ -232,7 +226,18 @@ impl Netstack {
                 self.on_tcp_refused(id, Refusal::TimedOut);
             }
             Stage::Pending { until, .. } => self.timers.set(index, Some(*until)),
-            Stage::Live(_) => self.after(id),
+            Stage::Live(live) if live.is_overdue(self.now) && live.is_aborted() => self.end(id, false),
+            Stage::Live(live) if live.is_overdue(self.now) => {
+                self.abort(id, false);
+                // The reset itself waits for room in the tunnel, but not for ever.
+                self.timers.set(index, Some(self.now + session::ABORTING));
+            }
+            Stage::Live(live) => {
+                let deadline = live.deadline();
+                self.timers.set(index, Some(deadline));
+                self.after(id);
+            }
+            Stage::Lingering { .. } => self.end(id, false),
         }
     }
 
@@ -244,15 +249,9 @@ impl Netstack {
         take: &mut dyn FnMut(&[u8]) -> usize,
     ) -> usize {
         self.advance(now);
+        let now = self.now;
         let Some(live) = self.live(flow) else { return 0 };
-        let taken = live.socket().recv(|bytes| {
-            let taken = take(bytes).min(bytes.len());
-            (taken, taken)
-        });
-        let taken = taken.unwrap_or(0);
-        if !live.socket().can_recv() {
-            live.readable_told = false;
-        }
+        let taken = live.drain(take, now);
         self.stats.forwarded_bytes += taken as u64;
         self.after(flow);
         taken
@@ -266,17 +265,8 @@ impl Netstack {
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Option<usize> {
         self.advance(now);
-        let live = self.live(flow)?;
-        if !live.socket().can_send() {
-            // Also before the handshake is complete: the backend waits until the agent is there.
-            live.starved = true;
-            return None;
-        }
-        let filled = live.socket().send(|room| {
-            let filled = fill(room).min(room.len());
-            (filled, filled)
-        });
-        let filled = filled.unwrap_or(0);
+        let now = self.now;
+        let filled = self.live(flow)?.fill(fill, now)?;
         if filled > 0 {
             self.stats.returned_bytes += filled as u64;
             self.after(flow);
@@ -284,23 +274,28 @@ impl Netstack {
         Some(filled)
     }
 
-    fn feed(&mut self, id: FlowId, flags: TcpFlags, packet: Datagram) {
-        let now = self.smoltcp_now();
-        let Some(live) = self.live(id) else {
-            // A repeated SYN waits with the first; a reset ends the wait.
-            if flags.rst {
-                self.end(id, true);
-            }
+    fn feed(&mut self, id: FlowId, packet: Datagram) {
+        let clock = self.clock();
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
-        live.port.receive(packet);
-        let Live {
-            interface,
-            sockets,
-            port,
-            ..
-        } = live;
-        interface.poll_ingress_single(now, port, sockets);
+        let service = session.service;
+        let Some(live) = self.live(id) else { return };
+        // An answer that depends on this very packet, a repeated acknowledgement say: a sender counts them.
+        if let Some(reply) = live.receive(packet, clock) {
+            self.queue(service, reply);
+        }
+        self.after(id);
+    }
+
+    fn abort(&mut self, id: FlowId, backend_is_gone: bool) {
+        let now = self.now;
+        let Some(live) = self.live(id) else { return };
+        let tell = live.abort(backend_is_gone, now);
+        self.stats.tcp_errors += 1;
+        if tell {
+            self.backend.reset(id);
+        }
         self.after(id);
     }
 
@@ -315,90 +310,60 @@ impl Netstack {
         }
     }
 
-    /// Tells the shell what it has to know about a session.
+    /// Tells the shell what it has to know about a session, and forgets one that is over.
     fn notice(&mut self, id: FlowId) {
-        let Some(Flow::Tcp(session)) = self.slots.get_mut(id.index as usize).map(|slot| &mut slot.flow)
-        else {
-            return;
-        };
-        let Stage::Live(live) = &mut session.stage else {
-            return;
-        };
-        if live.backend_gone {
-            return;
+        let now = self.now;
+        let Some(live) = self.live(id) else { return };
+        let notice = live.look(now);
+        if notice.established {
+            self.not_pending(id);
         }
-        let socket = live.sockets.get_mut::<Socket<'_>>(live.handle);
-        if socket.state() == State::Listen {
-            // The SYN was none, or a reset took it back (RFC 9293 §3.10.7.4): nothing more is listened for.
-            socket.abort();
-        }
-        if socket.can_recv() && !live.readable_told {
-            live.readable_told = true;
+        if notice.readable {
             self.backend.readable(id);
         }
-        if live.starved && socket.can_send() && socket.send_capacity() - socket.send_queue() >= RESUME_AT {
-            live.starved = false;
+        if notice.resume {
             self.backend.resume(id);
         }
-        let agent_finished = matches!(
-            socket.state(),
-            State::CloseWait | State::LastAck | State::Closing | State::TimeWait
-        ) && !socket.can_recv();
-        if agent_finished && !live.half_closed_told {
-            live.half_closed_told = true;
+        if notice.half_close {
             self.backend.half_close(id);
         }
-        match socket.state() {
-            // Both directions are done; only the memory of the connection lingers.
-            State::TimeWait => {
-                live.backend_gone = true;
-                self.backend.close(id);
-            }
-            State::Closed => {
-                live.backend_gone = true;
-                if live.backend_finished && live.half_closed_told {
-                    self.backend.close(id);
-                } else {
-                    self.backend.reset(id);
-                }
-            }
-            State::Listen
-            | State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::FinWait1
-            | State::FinWait2
-            | State::CloseWait
-            | State::Closing
-            | State::LastAck => {}
+        if notice.close {
+            self.backend.close(id);
+        }
+        if notice.reset {
+            self.backend.reset(id);
+            self.stats.tcp_errors += 1;
+        }
+        if notice.over {
+            self.end(id, false);
         }
     }
 
     /// A session that has nothing to send: it sleeps until its timer, or is over.
     fn settle(&mut self, id: FlowId) {
         self.notice(id);
-        let now = self.smoltcp_now();
-        let (start, earliest) = (self.start, self.now + std::time::Duration::from_micros(1));
+        let clock = self.clock();
         let Some(live) = self.live(id) else { return };
-        if live.socket().state() == State::Closed {
-            self.end(id, false);
-            return;
+        match live.rest(clock) {
+            Rest::Until(at) => self.timers.set(id.index, Some(at)),
+            Rest::Lingering(last_ack) => {
+                if let Some(Flow::Tcp(session)) = self.flow(id) {
+                    session.stage = Stage::Lingering { last_ack };
+                }
+                self.timers.set(id.index, Some(clock.now + LINGER));
+                // There are no more of these than sessions, so none has to leave.
+                if let Inserted::Evicted(oldest, ()) = self.lingering.insert(id, (), clock.now) {
+                    self.end(oldest, false);
+                }
+            }
         }
-        let Live {
-            interface, sockets, ..
-        } = live;
-        let at = interface.poll_at(now, sockets).map(|at| {
-            let micros = u64::try_from(at.total_micros()).unwrap_or(0);
-            (start + std::time::Duration::from_micros(micros)).max(earliest)
-        });
-        self.timers.set(id.index, at);
     }
 
     fn live(&mut self, id: FlowId) -> Option<&mut Live> {
         match self.flow(id)? {
             Flow::Tcp(session) => match &mut session.stage {
                 Stage::Live(live) => Some(live),
-                Stage::Pending { .. } => None,
+                Stage::Pending { .. } | Stage::Lingering { .. } => None,
             },
             Flow::Udp { .. } => None,
         }
@@ -406,68 +371,40 @@ impl Netstack {
 
     /// Removes a session; `tell` the shell if it still holds a socket.
     fn end(&mut self, id: FlowId, tell: bool) {
+        self.not_pending(id);
         let Some(Flow::Tcp(session)) = self.forget(id) else {
             return;
         };
         self.tcp.remove(&(session.service, session.tuple));
-        if let Stage::Pending { .. } = session.stage {
-            self.not_pending(session.tuple);
+        if let Stage::Lingering { .. } = session.stage {
+            self.lingering.remove(&id);
         }
         if tell {
             self.backend.reset(id);
         }
     }
 
-    fn not_pending(&mut self, tuple: FiveTuple) {
-        if let Some(pending) = self.tcp_pending.get_mut(&tuple.source) {
+    /// A session has completed its handshake, or ends.
+    fn not_pending(&mut self, id: FlowId) {
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
+            return;
+        };
+        let source = session.tuple.source;
+        if !std::mem::replace(&mut session.pending, false) {
+            return;
+        }
+        if let Some(pending) = self.tcp_pending.get_mut(&source) {
             *pending -= 1;
             if *pending == 0 {
-                self.tcp_pending.remove(&tuple.source);
+                self.tcp_pending.remove(&source);
             }
         }
     }
 
-    fn smoltcp_now(&self) -> smoltcp::time::Instant {
-        let micros = self.now.saturating_duration_since(self.start).as_micros();
-        smoltcp::time::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    fn clock(&self) -> Clock {
+        Clock {
+            start: self.start,
+            now: self.now,
+        }
     }
-}
-
-/// A stack with one socket that listens where the SYN is addressed.
-fn listen(tuple: FiveTuple, mtu: usize, seed: u64, now: smoltcp::time::Instant) -> Option<Live> {
-    let mut port = Port::new(mtu);
-    let mut config = Config::new(HardwareAddress::Ip);
-    config.random_seed = seed;
-    let mut interface = Interface::new(config, &mut port, now);
-    let address = IpAddress::from(tuple.destination);
-    let mut added = false;
-    interface.update_ip_addrs(|addresses| {
-        let host = if tuple.destination.is_ipv4() { 32 } else { 128 };
-        added = addresses.push(IpCidr::new(address, host)).is_ok();
-    });
-    match address {
-        IpAddress::Ipv4(own) => interface.routes_mut().add_default_ipv4_route(own).map(drop),
-        IpAddress::Ipv6(own) => interface.routes_mut().add_default_ipv6_route(own).map(drop),
-    }
-    .ok()?;
-    let buffer = || SocketBuffer::new(vec![0; BUFFER]);
-    let mut socket = Socket::new(buffer(), buffer());
-    socket.set_congestion_control(CongestionControl::Cubic);
-    socket.set_nagle_enabled(false);
-    socket.set_timeout(Some(USER_TIMEOUT));
-    socket.set_keep_alive(Some(KEEP_ALIVE));
-    socket.listen((address, tuple.destination_port)).ok()?;
-    let mut sockets = SocketSet::new(Vec::with_capacity(1));
-    let handle = sockets.add(socket);
-    added.then_some(Live {
-        interface,
-        sockets,
-        handle,
-        port,
-        readable_told: false,
-        starved: false,
-        backend_finished: false,
-        half_closed_told: false,
-        backend_gone: false,
-    })
 }

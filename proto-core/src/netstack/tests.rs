@@ -1,5 +1,7 @@
 //! The stack without TCP transfers, packet by packet.
 
+mod junk;
+
 use super::*;
 use crate::rng::Seed;
 use crate::test_origin::origin;
@@ -176,4 +178,62 @@ fn a_service_speaks_only_its_protocol_at_its_address() {
         (1, 1, 1, 1)
     );
     assert_eq!(stack.flows(), 0);
+}
+
+#[test]
+fn echo_is_answered_for_the_services_addresses_only() {
+    let now = origin();
+    let mut stack = stack(Protocol::Tcp, now);
+    for (destination, answered) in [([10, 100, 0, 1], true), ([10, 100, 0, 2], false)] {
+        let request = echo_request([10, 9, 0, 1], destination);
+        stack.handle_packet(SERVICE, request.clone().into(), now);
+        let answer = stack.poll_packet(SERVICE, now);
+        assert_eq!(answer.is_some(), answered);
+        let Some(answer) = answer else { continue };
+        let parsed = packet::parse(&answer).unwrap();
+        assert_eq!(parsed.kind, Kind::EchoReply);
+        assert_eq!(parsed.flow, packet::parse(&request).unwrap().flow.reversed());
+        assert_eq!(&answer[parsed.payload], b"ping");
+    }
+    let mut damaged = echo_request([10, 9, 0, 1], [10, 100, 0, 1]);
+    damaged[30] ^= 1;
+    stack.handle_packet(SERVICE, damaged.into(), now);
+    assert!(stack.poll_packet(SERVICE, now).is_none());
+    assert_eq!((stack.stats().echoes, stack.stats().bad_checksum), (1, 1));
+}
+
+fn echo_request(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
+    // Of a UDP packet between the same ends only the protocol and its checksum change: 17 becomes 1.
+    let at = |octets: [u8; 4]| SocketAddr::new(octets.into(), 0);
+    let mut packet = Vec::new();
+    assert!(packet::udp(at(source), at(destination), b"ping", &mut packet));
+    packet[9] = packet::ICMP;
+    let checksum = u16::from_be_bytes([packet[10], packet[11]]) + 16;
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    // Type 8, identifier 0x1234, sequence number 1.
+    let sum = 0x0800_u32 + 0x1234 + 1 + 0x7069 + 0x6e67;
+    let checksum = !(sum as u16 + (sum >> 16) as u16);
+    packet[20..24].copy_from_slice(&[8, 0, (checksum >> 8) as u8, checksum as u8]);
+    packet[24..28].copy_from_slice(&[0x12, 0x34, 0, 1]);
+    assert!(packet::verify_checksums(
+        &packet::parse(&packet).unwrap(),
+        &packet
+    ));
+    packet
+}
+
+#[test]
+fn a_tunnel_that_takes_nothing_bounds_the_queue() {
+    let now = origin();
+    let mut stack = stack(Protocol::Udp, now);
+    let limit = NetstackLimits::default().tunnel_queue;
+    for _ in 0..limit + 7 {
+        stack.handle_packet(SERVICE, echo_request([10, 9, 0, 1], [10, 100, 0, 1]).into(), now);
+    }
+    assert_eq!(stack.stats().tunnel_full, 7);
+    let mut sent = 0;
+    while stack.poll_packet(SERVICE, now).is_some() {
+        sent += 1;
+    }
+    assert_eq!(sent, limit);
 }

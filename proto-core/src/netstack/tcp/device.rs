@@ -36,13 +36,22 @@ impl Port {
         self.may_send = true;
     }
 
-    pub(super) fn take_reply(&mut self) -> Option<Datagram> {
-        self.reply.take().map(Datagram::from)
+    pub(super) fn take_reply(&mut self) -> Option<Vec<u8>> {
+        self.reply.take()
     }
 
-    pub(super) fn take_segment(&mut self) -> Option<Datagram> {
+    pub(super) fn take_segment(&mut self) -> Option<Vec<u8>> {
         self.may_send = false;
-        self.segment.take().map(Datagram::from)
+        self.segment.take()
+    }
+
+    pub(super) fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// The interface above has to be made anew to learn of it.
+    pub(super) fn set_mtu(&mut self, mtu: usize) {
+        self.mtu = mtu;
     }
 }
 
