@@ -314,7 +314,7 @@ impl Netstack {
                 None => {}
             },
             FromBackend::Refused { flow, reason } => match self.flow(flow) {
-                Some(Flow::Udp { .. }) => self.on_udp_refused(flow),
+                Some(Flow::Udp { .. }) => self.on_udp_refused(flow, reason),
                 Some(Flow::Tcp(_)) => self.on_tcp_refused(flow, reason),
                 None => {}
             },

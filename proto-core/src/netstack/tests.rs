@@ -144,14 +144,23 @@ fn nobody_at_the_backend_is_said_with_icmp() {
     let mut stack = stack(Protocol::Udp, now);
     stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"hello"), now);
     let (opened, _) = requests(&mut stack);
-    stack.handle_backend(FromBackend::PortUnreachable { flow: opened[0] }, now);
-    let answer = stack.poll_packet(SERVICE, now).unwrap();
-    let parsed = packet::parse(&answer).unwrap();
-    assert_eq!(parsed.kind, Kind::IcmpError);
-    assert_eq!(
-        parsed.flow,
-        packet::parse(&udp(VIRTUAL, AGENT, b"")).unwrap().flow
-    );
+    let flow = opened[0];
+    let reason = crate::backend::Refusal::Exhausted;
+    // Code 3 is the port; then the socket is lost for good, and code 1 is the host.
+    for (report, code) in [
+        (FromBackend::PortUnreachable { flow }, 3),
+        (FromBackend::Refused { flow, reason }, 1),
+    ] {
+        stack.handle_backend(report, now);
+        let answer = stack.poll_packet(SERVICE, now).unwrap();
+        let parsed = packet::parse(&answer).unwrap();
+        assert_eq!((parsed.kind, answer[21]), (Kind::IcmpError, code));
+        assert_eq!(
+            parsed.flow,
+            packet::parse(&udp(VIRTUAL, AGENT, b"")).unwrap().flow
+        );
+    }
+    assert_eq!(stack.flows(), 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Flow, Netstack};
-use crate::backend::{FlowId, Transport};
+use crate::backend::{FlowId, Refusal, Transport};
 use crate::expiring::Inserted;
 use crate::id::ServiceIndex;
 use crate::quic::Datagram;
@@ -58,11 +58,17 @@ impl Netstack {
         }
     }
 
-    pub(super) fn on_udp_refused(&mut self, id: FlowId) {
+    /// No socket, no flow; the agent hears what it would hear from a real network.
+    pub(super) fn on_udp_refused(&mut self, id: FlowId, reason: Refusal) {
         let Some(Flow::Udp { service, tuple, .. }) = self.forget(id) else {
             return;
         };
         self.udp.remove(&(service, tuple));
+        let why = match reason {
+            Refusal::Refused => Unreachable::Port,
+            Refusal::TimedOut | Refusal::Unreachable | Refusal::Exhausted => Unreachable::Host,
+        };
+        self.say_unreachable(service, tuple, why);
     }
 
     /// A backend's answer goes back from the address and port that the agent spoke to.
@@ -88,12 +94,17 @@ impl Netstack {
             return;
         };
         let (service, tuple) = (*service, *tuple);
+        self.say_unreachable(service, tuple, Unreachable::Port);
+    }
+
+    /// Says so about an empty datagram of the flow: the packets themselves are gone, and their ports are what counts.
+    fn say_unreachable(&mut self, service: ServiceIndex, tuple: FiveTuple, why: Unreachable) {
         let mut quoted = Vec::new();
         if !packet::udp(source(tuple), destination(tuple), &[], &mut quoted) {
             return;
         }
         if let Ok(parsed) = packet::parse(&quoted) {
-            self.answer_unreachable(service, &parsed, &quoted, Unreachable::Port);
+            self.answer_unreachable(service, &parsed, &quoted, why);
         }
     }
 }

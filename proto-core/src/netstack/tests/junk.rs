@@ -35,12 +35,14 @@ enum Step {
         window: u16,
         offset: i8,
     },
+    /// A whole handshake.
+    Call(u16),
     Report {
         kind: u8,
         flow: usize,
         bytes: usize,
     },
-    Drain(usize),
+    Drain,
     Poll,
     Pass(u64),
 }
@@ -81,7 +83,8 @@ fn step() -> impl Strategy<Value = Step> {
             flow,
             bytes
         }),
-        (0..6_usize).prop_map(Step::Drain),
+        Just(Step::Drain),
+        (4..8_u16).prop_map(Step::Call),
         Just(Step::Poll),
         prop_oneof![0..50_u64, 0..400_000_u64].prop_map(Step::Pass),
     ]
@@ -176,8 +179,8 @@ impl Junk {
             virtual_addresses: Vec::new(),
         };
         let limits = NetstackLimits {
-            tcp_sessions: 3,
-            tcp_pending_per_source: 2,
+            tcp_sessions: 6,
+            tcp_pending_per_source: 4,
             udp_flows: 2,
             tunnel_queue: 5,
             backend_queue: 4,
@@ -245,14 +248,15 @@ impl Junk {
                 });
             }
             Step::Report { kind, flow, bytes } => self.report(kind, flow, bytes),
-            Step::Drain(flow) => {
-                if let Some(flow) = self.flows.get(flow).copied() {
+            Step::Drain => {
+                for flow in self.flows.clone() {
                     self.stack
                         .drain_stream(flow, now, &mut |bytes| bytes.len().min(100));
                     self.stack
                         .fill_stream(flow, now, &mut |room| room.len().min(3000));
                 }
             }
+            Step::Call(port) => self.call(port),
             Step::Poll => self.poll(),
             Step::Pass(millis) => {
                 self.now += Duration::from_millis(millis);
@@ -264,6 +268,26 @@ impl Junk {
         assert!(self.stack.tcp.len() <= limits.tcp_sessions && self.stack.udp.len() <= limits.udp_flows);
         assert_eq!(self.stack.flows(), self.stack.tcp.len() + self.stack.udp.len());
         assert!(self.stack.lingering.len() <= self.stack.tcp.len());
+    }
+
+    fn call(&mut self, port: u16) {
+        let (options, payload) = (&[2, 4, 2, 0, 3, 3, 2, 0][..], &[][..]);
+        let mut segment = Segment {
+            port,
+            flags: 2,
+            sequence: 1000,
+            acknowledged: 0,
+            window: 1000,
+            options,
+            payload,
+        };
+        self.segment(&segment);
+        self.requests();
+        self.report(0, 0, 0);
+        self.poll();
+        (_, segment.acknowledged, segment.sequence) = self.last;
+        (segment.flags, segment.options) = (16, &[]);
+        self.segment(&segment);
     }
 
     fn segment(&mut self, segment: &Segment<'_>) {
