@@ -79,11 +79,21 @@ pub(super) fn tests() -> Result<Tally> {
         .context("cannot run cargo test")?;
     let output = child.stdout.take().context("cargo test has no output")?;
     let mut reader = Reader::default();
+    let mut of_successes = false;
     for line in BufReader::new(output).split(b'\n') {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
-        println!("{line}");
         reader.line(&line);
+        // What a test printed is of interest if it failed, or if it says that it was skipped.
+        match line.as_ref() {
+            "successes:" => of_successes = true,
+            "failures:" => of_successes = false,
+            line if line.starts_with("test result:") => of_successes = false,
+            _ => {}
+        }
+        if !of_successes || line.trim_start().starts_with("SKIPPED:") {
+            println!("{line}");
+        }
     }
     let status = child.wait()?;
     let mut tally = reader.finish();
