@@ -1,7 +1,8 @@
-//! The roles, ready to be put into a world: configured, with certificates, over the QUIC stand-in.
+//! The roles, ready to be put into a world: configured, and with certificates.
 //!
-//! Nothing here is drawn from the operating system, certificates included: the same calls make the same machines, in
-//! every process. So a world of them is replayed by its seed alone.
+//! With [`StandIns`] nothing is drawn from the operating system, certificates included: the same calls make the same
+//! machines, in every process. So a world of them is replayed by its seed alone. A [`Casting`] of real QUIC puts the same
+//! roles into the same worlds.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -16,9 +17,11 @@ use crate::config::{
 use crate::connector::Connector;
 use crate::id::ServiceId;
 use crate::intermediate::Intermediate;
+use crate::quic::Provider;
 use crate::quic::fake::{FakeCertificate, FakeConfig, FakeProvider, Trust};
 use crate::quic::identity::SanAuthority;
 use crate::rng::{Rng, Seed};
+use crate::sim::{Clock, ManualClock};
 
 /// Where the intermediate is.
 pub const RELAY: &str = "192.0.2.1:4433";
@@ -55,13 +58,42 @@ pub fn certificate(names: &[&str]) -> FakeCertificate {
     }
 }
 
-/// A provider for both ends of `ztna-v1`, with mutual authentication.
-pub fn provider(certificate: FakeCertificate, rng: Rng) -> FakeProvider {
-    let mut config = FakeConfig::new(&[b"ztna-v1"]);
-    config.certificate = Some(certificate);
-    config.trust = Trust::Issuers(vec![1]);
-    config.require_client_certificate = true;
-    FakeProvider::new(config, rng)
+/// Makes what depends on the QUIC implementation: providers, and the clock that it reads.
+pub trait Casting {
+    /// The QUIC implementation.
+    type Provider: Provider + 'static;
+    /// Its time.
+    type Clock: Clock + 'static;
+
+    /// Whether clients may appear at other addresses.
+    const MOVES: bool = true;
+
+    /// The clock of a new world.
+    fn clock(&mut self) -> Self::Clock;
+
+    /// A provider for one end of `ztna-v1`, with mutual authentication. The same names are the same certificate.
+    fn provider(&mut self, server: bool, names: &[&str], rng: Rng) -> Self::Provider;
+}
+
+/// The deterministic stand-in for QUIC, in a time that is just a value.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StandIns;
+
+impl Casting for StandIns {
+    type Provider = FakeProvider;
+    type Clock = ManualClock;
+
+    fn clock(&mut self) -> ManualClock {
+        ManualClock::new()
+    }
+
+    fn provider(&mut self, _: bool, names: &[&str], rng: Rng) -> FakeProvider {
+        let mut config = FakeConfig::new(&[b"ztna-v1"]);
+        config.certificate = Some(certificate(names));
+        config.trust = Trust::Issuers(vec![1]);
+        config.require_client_certificate = true;
+        FakeProvider::new(config, rng)
+    }
 }
 
 /// The name of the service with this number.
@@ -88,14 +120,19 @@ pub fn endpoint() -> IntermediateEndpoint {
 }
 
 /// An intermediate; without a key it cannot say that it has been restarted.
-pub fn intermediate(reset_key: Option<[u8; 32]>, seed: &Seed, now: Instant) -> Intermediate<FakeProvider> {
+pub fn intermediate<T: Casting>(
+    casting: &mut T,
+    reset_key: Option<[u8; 32]>,
+    seed: &Seed,
+    now: Instant,
+) -> Intermediate<T::Provider> {
     let config = IntermediateConfig {
         retry: true,
         reset_key,
         limits: IntermediateLimits::default(),
     };
     let mut rng = Rng::new(seed);
-    let provider = provider(certificate(&[RELAY_NAME]), rng.fork());
+    let provider = casting.provider(true, &[RELAY_NAME], rng.fork());
     Intermediate::new(
         &config,
         provider,
@@ -106,16 +143,17 @@ pub fn intermediate(reset_key: Option<[u8; 32]>, seed: &Seed, now: Instant) -> I
 }
 
 /// The agent with this number, which uses these services.
-pub fn agent(
+pub fn agent<T: Casting>(
+    casting: &mut T,
     number: u8,
     local: SocketAddr,
     services: &[u8],
     seed: &Seed,
     now: Instant,
-) -> Agent<FakeProvider> {
+) -> Agent<T::Provider> {
     let mut rng = Rng::new(seed);
     let names = [&*format!("n{number}.agents.test"), "agent.*.ztna"];
-    let provider = provider(certificate(&names), rng.fork());
+    let provider = casting.provider(false, &names, rng.fork());
     let config = AgentConfig {
         intermediate: endpoint(),
         local,
@@ -132,16 +170,17 @@ pub fn agent(
 }
 
 /// The connector with this number, which publishes these services.
-pub fn connector(
+pub fn connector<T: Casting>(
+    casting: &mut T,
     number: u8,
     local: SocketAddr,
     services: &[u8],
     seed: &Seed,
     now: Instant,
-) -> Connector<FakeProvider> {
+) -> Connector<T::Provider> {
     let mut rng = Rng::new(seed);
     let names = [&*format!("n{number}.connectors.test"), "connector.*.ztna"];
-    let provider = provider(certificate(&names), rng.fork());
+    let provider = casting.provider(false, &names, rng.fork());
     let config = ConnectorConfig {
         intermediate: endpoint(),
         local,

@@ -4,23 +4,23 @@
 //! After the story the weather clears, and everyone must find everyone again within [`RECOVERY`]. Then all leave, and no
 //! table may hold anything, no timer run. The same bytes tell the same story, to the byte.
 
+mod ending;
 mod oracle;
+mod recorder;
 mod script;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::cast;
-use super::{BackendModel, BackendsHost, HostId, LinkConfig, MachineHost, TunnelHost, World};
+use super::cast::{self, Casting};
+use super::{BackendsHost, HostId, LinkConfig, MachineHost, TunnelHost, World};
 use crate::agent::Agent;
-use crate::backend::{FlowId, Refusal, Transport};
 use crate::connector::Connector;
 use crate::intermediate::Intermediate;
 use crate::link::LinkEvent;
-use crate::machine::{Deadline, Machine, Tunnel as _};
-use crate::quic::fake::FakeProvider;
+use crate::machine::{Machine as _, Tunnel as _};
 use oracle::Oracle;
+use recorder::Recorder;
 pub use script::{Cast, Event, read};
 
 /// Within this time of the last fault everyone has found everyone: an idle client notices with its next sign of life (10 s)
@@ -28,15 +28,12 @@ pub use script::{Cast, Event, read};
 /// and repeats a lost registration (2 s each).
 pub const RECOVERY: Duration = Duration::from_secs(40);
 
-/// Longer than anything is remembered about someone who has left.
-const FORGOTTEN: Duration = Duration::from_secs(600);
-
 /// The key by which an intermediate can say that it has been restarted.
 const RESET_KEY: [u8; 32] = [5; 32];
 
-type AgentHost = TunnelHost<Agent<FakeProvider>>;
-type ConnectorHost = BackendsHost<Connector<FakeProvider>, Recorder>;
-type RelayHost = MachineHost<Intermediate<FakeProvider>>;
+type AgentHost<T> = TunnelHost<Agent<<T as Casting>::Provider>>;
+type ConnectorHost<T> = BackendsHost<Connector<<T as Casting>::Provider>, Recorder>;
+type RelayHost<T> = MachineHost<Intermediate<<T as Casting>::Provider>>;
 
 /// What a story came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,13 +50,21 @@ pub struct Outcome {
     pub disconnections: u64,
 }
 
-/// Tells the story of these bytes.
+/// Tells the story of these bytes, over the QUIC stand-in.
 ///
 /// # Panics
 /// If anything happens that must not.
 pub fn tell(bytes: &[u8]) -> Outcome {
+    tell_with(cast::StandIns, bytes)
+}
+
+/// Tells the story of these bytes, over any QUIC. Where that draws entropy of its own, the hash differs every time.
+///
+/// # Panics
+/// If anything happens that must not.
+pub fn tell_with<T: Casting + 'static>(casting: T, bytes: &[u8]) -> Outcome {
     let (cast, events) = read(bytes);
-    let mut story = Story::new(cast);
+    let mut story = Story::new(casting, cast);
     // In good weather everyone is registered before anything befalls them.
     story.world.run_for(Duration::from_secs(1));
     for event in &events {
@@ -79,16 +84,23 @@ pub fn tell(bytes: &[u8]) -> Outcome {
 }
 
 /// A client by its kind.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Agent(HostId<AgentHost>),
-    Connector(HostId<ConnectorHost>),
+enum Kind<T: Casting> {
+    Agent(HostId<AgentHost<T>>),
+    Connector(HostId<ConnectorHost<T>>),
 }
 
+impl<T: Casting> Clone for Kind<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Casting> Copy for Kind<T> {}
+
 /// A client and what has become of it.
-#[derive(Debug)]
-struct Client {
-    kind: Kind,
+struct Client<T: Casting> {
+    kind: Kind<T>,
+    name: String,
     /// Among those of its kind.
     number: u8,
     address: SocketAddr,
@@ -98,7 +110,19 @@ struct Client {
     left: bool,
 }
 
-impl Client {
+impl<T: Casting> Client<T> {
+    fn new(kind: Kind<T>, name: String, number: u8, address: SocketAddr) -> Self {
+        Self {
+            kind,
+            name,
+            number,
+            address,
+            life: 0,
+            asleep: false,
+            left: false,
+        }
+    }
+
     fn host(&self) -> HostId<()> {
         match self.kind {
             Kind::Agent(host) => host.erased(),
@@ -111,24 +135,27 @@ impl Client {
     }
 }
 
-struct Story {
-    world: World,
+struct Story<T: Casting> {
+    casting: T,
+    world: World<T::Clock>,
     cast: Cast,
-    relay: HostId<RelayHost>,
+    relay: HostId<RelayHost<T>>,
     /// The agents, then the connectors.
-    clients: Vec<Client>,
+    clients: Vec<Client<T>>,
     oracle: Oracle,
     /// How many public addresses were given out by NATs.
     faces: u16,
     disconnections: u64,
 }
 
-impl Story {
-    fn new(cast: Cast) -> Self {
-        let mut world = World::seeded(cast.seed);
-        let relay = new_relay(&mut world, true);
-        let relay = world.add("relay", cast::RELAY, relay);
+impl<T: Casting + 'static> Story<T> {
+    fn new(mut casting: T, cast: Cast) -> Self {
+        let mut world = World::with_clock(casting.clock(), cast.seed);
+        let (seed, now) = (world.draw_seed(), world.now());
+        let relay = cast::intermediate(&mut casting, Some(RESET_KEY), &seed, now);
+        let relay = world.add("relay", cast::RELAY, MachineHost::new(relay));
         let mut story = Self {
+            casting,
             world,
             cast,
             relay,
@@ -140,45 +167,33 @@ impl Story {
         for number in 0..cast.agents {
             let address = SocketAddr::from(([198, 51, 100, number + 1], 1111));
             let host = story.new_agent(number, address);
-            let host = story
-                .world
-                .add(&format!("agent {number}"), &address.to_string(), host);
-            story.enter(Kind::Agent(host), number, address);
+            let name = format!("agent {number}");
+            let kind = Kind::Agent(story.world.add(&name, &address.to_string(), host));
+            story.clients.push(Client::new(kind, name, number, address));
         }
         for number in 0..cast.connectors {
             let address = SocketAddr::from(([203, 0, 113, number + 1], 3333));
             let host = story.new_connector(number, address);
-            let host = story
-                .world
-                .add(&format!("connector {number}"), &address.to_string(), host);
-            story.enter(Kind::Connector(host), number, address);
+            let name = format!("connector {number}");
+            let kind = Kind::Connector(story.world.add(&name, &address.to_string(), host));
+            story.clients.push(Client::new(kind, name, number, address));
         }
         story
     }
 
-    fn enter(&mut self, kind: Kind, number: u8, address: SocketAddr) {
-        self.clients.push(Client {
-            kind,
-            number,
-            address,
-            life: 0,
-            asleep: false,
-            left: false,
-        });
-    }
-
-    fn new_agent(&mut self, number: u8, address: SocketAddr) -> AgentHost {
+    fn new_agent(&mut self, number: u8, address: SocketAddr) -> AgentHost<T> {
         let services: Vec<u8> = (0..self.cast.services).collect();
         let (seed, now) = (self.world.draw_seed(), self.world.now());
-        TunnelHost::new(cast::agent(number, address, &services, &seed, now))
+        let agent = cast::agent(&mut self.casting, number, address, &services, &seed, now);
+        TunnelHost::new(agent)
     }
 
-    fn new_connector(&mut self, number: u8, address: SocketAddr) -> ConnectorHost {
+    fn new_connector(&mut self, number: u8, address: SocketAddr) -> ConnectorHost<T> {
         let services: Vec<u8> = (0..self.cast.services)
             .filter(|service| service % self.cast.connectors == number)
             .collect();
         let (seed, now) = (self.world.draw_seed(), self.world.now());
-        let connector = cast::connector(number, address, &services, &seed, now);
+        let connector = cast::connector(&mut self.casting, number, address, &services, &seed, now);
         BackendsHost::new(connector, Recorder::default())
     }
 
@@ -203,6 +218,7 @@ impl Story {
                 let host = self.clients[self.pick(*client)].host();
                 self.world.mend(host, self.relay);
             }
+            Event::Rebind { .. } if !T::MOVES => {}
             Event::Rebind { client } => {
                 self.faces += 1;
                 let [high, low] = self.faces.to_be_bytes();
@@ -217,8 +233,10 @@ impl Story {
             }
             Event::Wake { client } => self.wake(self.pick(*client)),
             Event::RestartIntermediate { keyed } => {
-                let relay = new_relay(&mut self.world, *keyed);
-                self.relay = self.world.replace(self.relay, relay);
+                let (seed, now) = (self.world.draw_seed(), self.world.now());
+                let key = keyed.then_some(RESET_KEY);
+                let relay = cast::intermediate(&mut self.casting, key, &seed, now);
+                self.relay = self.world.replace(self.relay, MachineHost::new(relay));
             }
             Event::Restart { client } => self.restart(self.pick(*client)),
             Event::Leave { client } => self.leave(self.pick(*client)),
@@ -315,128 +333,5 @@ impl Story {
                 }
             }
         }
-    }
-
-    /// Ends all faults and waits until everyone is registered.
-    fn recover(&mut self) {
-        self.set_weather(LinkConfig::default());
-        for index in 0..self.clients.len() {
-            self.world.mend(self.clients[index].host(), self.relay);
-            self.wake(index);
-            if self.clients[index].left {
-                self.restart(index);
-            }
-        }
-        self.world.run_for(RECOVERY);
-        self.judge();
-        for client in &self.clients {
-            let ready = match client.kind {
-                Kind::Agent(host) => {
-                    let status = self.world[host].machine.status();
-                    status.services.iter().all(|(_, registered)| *registered)
-                }
-                Kind::Connector(host) => {
-                    let status = self.world[host].machine.status();
-                    status.iter().all(|service| service.registered)
-                }
-            };
-            assert!(
-                ready,
-                "{client:?} is not registered {RECOVERY:?} after the last fault"
-            );
-        }
-    }
-
-    /// With all faults over, every question is answered.
-    fn everyone_reaches_everyone(&mut self) {
-        for agent in 0..usize::from(self.cast.agents) {
-            for service in 0..self.cast.services {
-                let number = self
-                    .send(agent, service, 0, 100)
-                    .expect("a registered agent takes packets");
-                self.world.run_for(Duration::from_secs(1));
-                self.judge();
-                assert!(
-                    self.oracle.is_answered(number),
-                    "agent {agent} does not reach service {service}"
-                );
-            }
-        }
-    }
-
-    fn everyone_leaves(&mut self) {
-        (0..self.clients.len()).for_each(|client| self.leave(client));
-        self.world.run_for(FORGOTTEN);
-        for client in &self.clients {
-            let (drained, timeout) = match client.kind {
-                Kind::Agent(host) => end(&self.world[host].machine),
-                Kind::Connector(host) => {
-                    assert!(
-                        self.world[host].backend.flows.is_empty(),
-                        "a backend is still open"
-                    );
-                    end(&self.world[host].machine)
-                }
-            };
-            assert!(drained && timeout.is_none(), "{client:?} has left: {timeout:?}");
-        }
-        let relay = &self.world[self.relay].machine;
-        assert_eq!(
-            (
-                relay.connections(),
-                relay.flows(),
-                relay.registry().registrations()
-            ),
-            (0, 0, 0),
-            "the intermediate remembers those who have left"
-        );
-        assert_eq!(relay.poll_timeout(), None);
-    }
-}
-
-fn new_relay(world: &mut World, keyed: bool) -> RelayHost {
-    let (seed, now) = (world.draw_seed(), world.now());
-    MachineHost::new(cast::intermediate(keyed.then_some(RESET_KEY), &seed, now))
-}
-
-fn end<M: Machine>(machine: &M) -> (bool, Option<Deadline>) {
-    (machine.is_drained(), machine.poll_timeout())
-}
-
-/// Backends that answer every payload with itself, and remember it.
-#[derive(Debug, Default)]
-struct Recorder {
-    flows: BTreeMap<FlowId, SocketAddr>,
-    received: Vec<(SocketAddr, Vec<u8>)>,
-}
-
-impl BackendModel for Recorder {
-    fn open(&mut self, flow: FlowId, _: Transport, address: SocketAddr) -> Result<(), Refusal> {
-        self.flows.insert(flow, address);
-        Ok(())
-    }
-
-    fn datagram(&mut self, flow: FlowId, payload: &[u8]) -> Vec<Vec<u8>> {
-        let backend = self.flows.get(&flow).expect("a datagram on an open flow");
-        self.received.push((*backend, payload.to_vec()));
-        vec![payload.to_vec()]
-    }
-
-    fn take(&mut self, _: FlowId, bytes: &[u8]) -> usize {
-        bytes.len()
-    }
-
-    fn fill(&mut self, _: FlowId, _: &mut [u8]) -> usize {
-        0
-    }
-
-    fn half_close(&mut self, _: FlowId) {}
-
-    fn is_finished(&self, _: FlowId) -> bool {
-        true
-    }
-
-    fn close(&mut self, flow: FlowId) {
-        self.flows.remove(&flow);
     }
 }

@@ -8,6 +8,7 @@ use crate::intermediate::Intermediate;
 use crate::machine::{Tunnel as _, contract};
 use crate::quic::fake::FakeProvider;
 use crate::rng::Seed;
+use crate::sim::cast::StandIns;
 use crate::sim::{BackendsHost, EchoBackends, MachineHost, TunnelHost, cast};
 
 /// Where the client is.
@@ -17,17 +18,22 @@ const CLIENT: &str = "192.0.2.2:4433";
 const MANY: usize = 100;
 
 fn relay(now: Instant) -> MachineHost<Intermediate<FakeProvider>> {
-    MachineHost::new(cast::intermediate(Some([5; 32]), &Seed([1; 32]), now))
+    MachineHost::new(cast::intermediate(
+        &mut StandIns,
+        Some([5; 32]),
+        &Seed([1; 32]),
+        now,
+    ))
 }
 
 fn client(now: Instant) -> TunnelHost<Agent<FakeProvider>> {
     let local = CLIENT.parse().expect("an address");
-    TunnelHost::new(cast::agent(0, local, &[0, 1], &Seed([2; 32]), now))
+    TunnelHost::new(cast::agent(&mut StandIns, 0, local, &[0, 1], &Seed([2; 32]), now))
 }
 
 fn publisher(now: Instant) -> BackendsHost<Connector<FakeProvider>, EchoBackends> {
     let local = CLIENT.parse().expect("an address");
-    let connector = cast::connector(0, local, &[0, 1], &Seed([3; 32]), now);
+    let connector = cast::connector(&mut StandIns, 0, local, &[0, 1], &Seed([3; 32]), now);
     BackendsHost::new(connector, EchoBackends::default())
 }
 
