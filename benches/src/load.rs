@@ -49,7 +49,7 @@ struct Relay {
     /// The local address.
     #[arg(long)]
     bind: IpAddr,
-    /// The directory that `ztna-load pki` has filled.
+    /// The directory with `ca.pem`, `agent.{pem,key}` and `connector.{pem,key}`, from `ztna pki`.
     #[arg(long)]
     pki: PathBuf,
     /// The service.
@@ -76,14 +76,6 @@ impl From<Offloading> for Offload {
 
 #[derive(Debug, Subcommand)]
 enum Tool {
-    /// Write an authority and certificates: ca.pem, relay.{pem,key} for the addresses given, agent.*, connector.*.
-    Pki {
-        /// Where to.
-        dir: PathBuf,
-        /// The relay's addresses or names.
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
     /// Agents: `run RATE SECONDS SIZE [TICK]` (rate 0: all that goes; TICK: microseconds between
     /// bursts), `ping COUNT SIZE`, `handshakes SECONDS`, `idle COUNT`.
     Agents {
@@ -92,6 +84,9 @@ enum Tool {
         /// How many that send, each on its own socket.
         #[arg(long, default_value_t = 4)]
         agents: usize,
+        /// The service's virtual address and port.
+        #[arg(long, default_value_t = crate::packet::SERVICE)]
+        target: SocketAddr,
     },
     /// A connector that sends every packet back, or only counts: `take`.
     Connector {
@@ -156,8 +151,11 @@ pub fn main() -> ExitCode {
 
 fn run(tool: Tool, lifetime: Duration) -> io::Result<()> {
     match tool {
-        Tool::Pki { dir, names } => identity::write(&dir, &names),
-        Tool::Agents { relay, agents } => agents::run(&relay, agents, lifetime),
+        Tool::Agents {
+            relay,
+            agents,
+            target,
+        } => agents::run(&relay, target, agents, lifetime),
         Tool::Connector { relay, echo } => connector::run(&relay, echo, lifetime),
         Tool::Udp {
             to,

@@ -9,6 +9,7 @@
 )]
 
 mod args;
+mod bench;
 mod command;
 mod demo;
 mod lab;
@@ -28,6 +29,7 @@ const HELP: &str = "\
 cargo xtask test  [--quick] [--only STAGE]          every check and every test tier; stages: fmt clippy doc deny tests release lab
 cargo xtask demo                                    the product at work: device, public network, private network
 cargo xtask netlab test [--runtime mio|tokio] [--only TEXT] [--keep] [--debug]   tier 4 alone
+cargo xtask bench [--quick] [--runtime mio|tokio]   the relay and the whole path measured, beside a plain forwarder (root)
 cargo xtask netlab clean                            remove what a killed run left behind
 cargo xtask setup                                   install what a bare machine lacks (root), or say what to install
 ";
@@ -49,6 +51,7 @@ fn dispatch(args: &mut Args) -> Result<ExitCode> {
         "test" => suite::main(args),
         "demo" => demo::main(args),
         "netlab" => netlab::main(args),
+        "bench" => bench::main(args),
         "setup" => {
             args.finish()?;
             prerequisites::setup()

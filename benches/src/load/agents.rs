@@ -1,6 +1,7 @@
 //! Agents: some that send, many that only stay, and handshakes without end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ const SETTLED: Duration = Duration::from_millis(2);
 const HANDSHAKES: usize = 32;
 
 struct Agents {
+    target: SocketAddr,
     prefix: Box<[u8]>,
     links: Vec<Link>,
     templates: Vec<Vec<u8>>,
@@ -37,10 +39,11 @@ struct Agents {
     pinged: Instant,
 }
 
-pub(super) fn run(relay: &Relay, count: usize, lifetime: Duration) -> io::Result<()> {
+pub(super) fn run(relay: &Relay, target: SocketAddr, count: usize, lifetime: Duration) -> io::Result<()> {
     let control = Control::new(lifetime);
     let service = ServiceId::parse(relay.service.as_bytes()).map_err(io::Error::other)?;
     let mut agents = Agents {
+        target,
         prefix: routed_prefix(&service),
         links: Vec::new(),
         templates: Vec::new(),
@@ -94,7 +97,7 @@ impl Agents {
         let size = size.max(HEADERS + Mark::LEN);
         self.templates = (0..self.links.len())
             .map(|index| {
-                let packet = packet::template(agent_address(index), packet::SERVICE, size);
+                let packet = packet::template(agent_address(index), self.target, size);
                 [&self.prefix[..], &packet].concat()
             })
             .collect();

@@ -15,7 +15,7 @@ const TICK: Duration = Duration::from_millis(1);
 const BURST: u64 = 128;
 
 /// How long stragglers are waited for after a round.
-const STRAGGLERS: Duration = Duration::from_millis(300);
+const STRAGGLERS: Duration = Duration::from_millis(200);
 
 /// How long one answer is waited for.
 const PING_PATIENCE: Duration = Duration::from_millis(500);
@@ -57,7 +57,8 @@ pub(super) struct Rounds {
 impl Rounds {
     pub(super) fn new() -> Self {
         Self {
-            round: 0,
+            // Rounds of different processes must not look the same to one receiver.
+            round: std::process::id().wrapping_shl(10),
             started: Instant::now(),
         }
     }
@@ -74,7 +75,7 @@ impl Rounds {
             size,
             tick,
         } = plan;
-        self.round += 1;
+        self.round = self.round.wrapping_add(1);
         let (mut tally, mut times) = (Tally::default(), Times::default());
         let senders = carrier.senders();
         let mut sequences = vec![0_u64; senders];
@@ -139,7 +140,7 @@ impl Rounds {
 
     /// One packet at a time.
     pub(super) fn ping(&mut self, carrier: &mut dyn Carrier, count: u64, size: usize) -> io::Result<Value> {
-        self.round += 1;
+        self.round = self.round.wrapping_add(1);
         let mut times = Times::default();
         let mut lost = 0;
         for sequence in 0..count {
