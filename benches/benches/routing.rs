@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use proto_core::config::IntermediateLimits;
 use proto_core::id::ConnId;
-use proto_core::registration::{Registry, RegistryLimits};
+use proto_core::registration::Registry;
 use proto_core::rng::{Rng, Seed};
-use proto_core::routing::flow::{FlowLimits, FlowTable};
+use proto_core::routing::flow::FlowTable;
 use proto_core::routing::packet;
 use proto_core::wire::datagram::Role;
 
@@ -28,7 +29,10 @@ fn service(index: u32) -> String {
 }
 
 fn registry(criterion: &mut Criterion) {
-    let mut registry = Registry::new(RegistryLimits::default(), &mut Rng::new(&Seed([1; 32])));
+    let mut registry = Registry::new(
+        IntermediateLimits::default().registry(),
+        &mut Rng::new(&Seed([1; 32])),
+    );
     for index in 0..SERVICES {
         registry.register(
             client(index),
@@ -86,7 +90,10 @@ fn packet_of(flow: u32) -> (ConnId, Vec<u8>) {
 fn flows(criterion: &mut Criterion) {
     let now = Instant::now();
     let connector = client(5_000);
-    let mut table = FlowTable::new(FlowLimits::default(), &mut Rng::new(&Seed([2; 32])));
+    let mut table = FlowTable::new(
+        IntermediateLimits::default().flow_table(),
+        &mut Rng::new(&Seed([2; 32])),
+    );
     let mut requests: Vec<(ConnId, Vec<u8>)> = (0..FLOWS).map(packet_of).collect();
     for (agent, request) in &mut requests {
         table

@@ -6,6 +6,7 @@ use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::station::Snapshot;
 use proto_core::intermediate::{Dropped, IntermediateStats};
 use proto_core::quic::PoolStats;
+use proto_core::routing::flow::FlowStats;
 use runtime_io::ShellStats;
 
 use crate::Machine;
@@ -17,6 +18,7 @@ pub(crate) struct IntermediateSnapshot {
     shell: ShellStats,
     connections: usize,
     flows: usize,
+    flow_stats: FlowStats,
     agents: usize,
     connectors: usize,
 }
@@ -33,6 +35,7 @@ impl Snapshot for IntermediateSnapshot {
             shell: shell.clone(),
             connections: machine.connections(),
             flows: machine.flows(),
+            flow_stats: machine.flow_stats(),
             agents: machine.registry().agents(),
             connectors: machine.registry().connectors(),
         }
@@ -61,6 +64,17 @@ impl Snapshot for IntermediateSnapshot {
             "ztna_flows",
             "Flows whose replies are expected.",
             count(self.flows),
+        );
+        text.counter("ztna_flows_opened_total", "Flows opened.", self.flow_stats.opened);
+        text.counter(
+            "ztna_flows_translated_total",
+            "Flows opened under an alias, because another agent's look the same.",
+            self.flow_stats.translated,
+        );
+        text.counter(
+            "ztna_flows_evicted_total",
+            "Flows that gave way to newer ones of their agent.",
+            self.flow_stats.evicted,
         );
         text.counter(
             "ztna_relay_bytes_total",
@@ -121,7 +135,13 @@ impl Snapshot for IntermediateSnapshot {
         text.by_reason(
             "ztna_dropped_total",
             "What was dropped, by reason.",
-            [drops(&stats.dropped), pool_drops(pool), shell_drops(&self.shell)].concat(),
+            [
+                drops(&stats.dropped),
+                flow_drops(&self.flow_stats),
+                pool_drops(pool),
+                shell_drops(&self.shell),
+            ]
+            .concat(),
         );
         text.shell(&self.shell);
         text.seconds("ztna_uptime_seconds", "Seconds since the start.", uptime);
@@ -137,7 +157,8 @@ fn drops(dropped: &Dropped) -> Reasons {
         no_connector,
         ambiguous,
         no_flow,
-        flow_refused,
+        // Told apart by the flow table's own counters.
+        flow_refused: _,
         queue_full,
         too_large,
         receiver_gone,
@@ -152,7 +173,6 @@ fn drops(dropped: &Dropped) -> Reasons {
         ("no_connector", no_connector),
         ("ambiguous", ambiguous),
         ("no_flow", no_flow),
-        ("flow_refused", flow_refused),
         ("queue_full", queue_full),
         ("too_large", too_large),
         ("receiver_gone", receiver_gone),
@@ -162,3 +182,14 @@ fn drops(dropped: &Dropped) -> Reasons {
 
 #[cfg(test)]
 mod tests;
+
+/// Packets of agents that the flow table refused. What it says of replies is `no_flow` above.
+fn flow_drops(stats: &FlowStats) -> Reasons {
+    vec![
+        ("flow_malformed", stats.malformed),
+        ("flow_fragment", stats.fragments),
+        ("flow_stray_error", stats.no_flow),
+        ("flow_taken", stats.taken),
+        ("flow_full", stats.full),
+    ]
+}

@@ -179,6 +179,8 @@ impl<Q: Provider> Agent<Q> {
                             self.take_in(packet);
                         }
                     }
+                    // Signalling of a v1 intermediate, which nobody reads yet.
+                    self.pool.discard_streams(id);
                 }
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(id, reason) => {

@@ -205,6 +205,8 @@ impl<Q: Provider> Connector<Q> {
                 self.netstack.handle_packet(service, packet, now);
             }
         }
+        // Signalling of a v1 intermediate, which nobody reads yet.
+        self.pool.discard_streams(id);
         // An acknowledgement may have made room for packets that waited.
         self.activate(service);
         self.settle(service);

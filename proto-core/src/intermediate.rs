@@ -18,9 +18,9 @@ use crate::link::CODE_GOODBYE;
 use crate::machine::{Deadline, Forward, Machine, Received, Transmit, Wake};
 use crate::quic::identity::{Authority, Capacity, Identity};
 use crate::quic::{CloseReason, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
-use crate::registration::{Owner, Registry, RegistryLimits, Verdict};
+use crate::registration::{Owner, Registry, Verdict};
 use crate::rng::{Rng, Seed};
-use crate::routing::flow::{FlowLimits, FlowTable};
+use crate::routing::flow::{FlowStats, FlowTable};
 use crate::wire::datagram::{NackStatus, Role, write_observed, write_refused, write_registered};
 
 /// What the intermediate tells its program.
@@ -147,18 +147,9 @@ impl<Q: Provider> Intermediate<Q> {
             max_handshakes: limits.handshakes,
             max_udp_payload: MAX_UDP_PAYLOAD,
         };
-        let registry_limits = RegistryLimits {
-            services_per_connection: limits.services_per_connection,
-            services: limits.registrations,
-            registrations: limits.registrations,
-        };
-        let flow_limits = FlowLimits {
-            per_agent: limits.flows_per_agent,
-            total: limits.flows,
-        };
         Self {
-            registry: Registry::new(registry_limits, &mut rng),
-            flows: FlowTable::new(flow_limits, &mut rng),
+            registry: Registry::new(limits.registry(), &mut rng),
+            flows: FlowTable::new(limits.flow_table(), &mut rng),
             pool: Pool::new(provider, pool_config, rng.fork(), now),
             authority,
             sessions: Vec::new(),
@@ -191,6 +182,11 @@ impl<Q: Provider> Intermediate<Q> {
     /// Flows in the table.
     pub fn flows(&self) -> usize {
         self.flows.len()
+    }
+
+    /// Counters of the flow table.
+    pub fn flow_stats(&self) -> FlowStats {
+        *self.flows.stats()
     }
 
     fn process(&mut self, now: Instant) {

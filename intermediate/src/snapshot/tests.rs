@@ -9,6 +9,7 @@ fn every_series_and_every_reason_is_documented() {
         shell: ShellStats::default(),
         connections: 0,
         flows: 0,
+        flow_stats: proto_core::routing::flow::FlowStats::default(),
         agents: 0,
         connectors: 0,
     };

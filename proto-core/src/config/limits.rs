@@ -1,5 +1,8 @@
 //! Every size of a queue or table, with its argument.
 
+use crate::registration::RegistryLimits;
+use crate::routing::flow::FlowLimits;
+
 /// DATAGRAMs that wait to be sent on one connection: 20,000 a second for 50 ms, the longest that a busy two-core host
 /// keeps a process waiting. 1.3 MB at most.
 pub const SEND_QUEUE: usize = 1024;
@@ -41,7 +44,7 @@ pub struct IntermediateLimits {
     pub registrations: usize,
     /// Flows of one agent; the agent's own oldest goes first.
     pub flows_per_agent: usize,
-    /// Flows of all agents.
+    /// Flows of all agents, some 250 bytes each. A busy host holds some hundred.
     pub flows: usize,
 }
 
@@ -54,6 +57,25 @@ impl Default for IntermediateLimits {
             registrations: 100_000,
             flows_per_agent: 4_096,
             flows: 1_000_000,
+        }
+    }
+}
+
+impl IntermediateLimits {
+    /// The sizes of the registry. A service's name costs up to 255 bytes, a registration some 100.
+    pub fn registry(&self) -> RegistryLimits {
+        RegistryLimits {
+            services_per_connection: self.services_per_connection,
+            services: self.registrations,
+            registrations: self.registrations,
+        }
+    }
+
+    /// The sizes of the flow table.
+    pub fn flow_table(&self) -> FlowLimits {
+        FlowLimits {
+            per_agent: self.flows_per_agent,
+            total: self.flows,
         }
     }
 }

@@ -37,18 +37,6 @@ pub struct RegistryLimits {
     pub registrations: usize,
 }
 
-impl Default for RegistryLimits {
-    /// A registration costs some 100 bytes, a service some 150 and its name of up to 255: 40 MiB if all of it is used.
-    /// The connections that it takes cost a hundred times that.
-    fn default() -> Self {
-        Self {
-            services_per_connection: 64,
-            services: 65_536,
-            registrations: 131_072,
-        }
-    }
-}
-
 /// The answer to a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -152,7 +140,7 @@ impl Registry {
             Role::Agent => None,
             Role::Connector => holder,
         };
-        if replaced.is_some_and(|holder| self.client(holder).is_some_and(|client| client.owner != owner)) {
+        if replaced.is_some_and(|holder| !self.may_replace(holder, conn, owner)) {
             return Verdict::Refused(NackStatus::Taken);
         }
         let own = client.map_or(0, |client| client.services.len());
@@ -170,6 +158,13 @@ impl Registry {
         }
         self.enter(conn, owner, role, slot);
         Verdict::Accepted { replaced }
+    }
+
+    /// A connector that restarted comes back on a newer connection with the same certificate. The older of two living
+    /// connectors that share one is refused, or they would take the service from each other for ever.
+    fn may_replace(&self, holder: ConnId, conn: ConnId, owner: Option<Owner>) -> bool {
+        let newer = conn.generation.wrapping_sub(holder.generation) <= u32::MAX / 2;
+        newer && self.client(holder).is_none_or(|client| client.owner == owner)
     }
 
     /// Forgets everything about a connection.

@@ -28,9 +28,13 @@ fn counts(registry: &Registry) -> [usize; 4] {
     ]
 }
 
+fn limits() -> RegistryLimits {
+    crate::config::IntermediateLimits::default().registry()
+}
+
 #[test]
 fn a_packet_finds_the_connector_of_a_service_its_sender_is_registered_for() {
-    let mut registry = registry(RegistryLimits::default());
+    let mut registry = registry(limits());
     let (agent, connector) = (conn(0), conn(1));
     assert_eq!(registry.route(agent, b"echo"), Err(Unroutable::NotRegistered));
     assert_eq!(registry.route_implicit(agent), Err(Unroutable::NotRegistered));
@@ -72,7 +76,7 @@ fn a_packet_finds_the_connector_of_a_service_its_sender_is_registered_for() {
 
 #[test]
 fn a_bare_packet_of_an_agent_with_several_services_is_ambiguous() {
-    let mut registry = registry(RegistryLimits::default());
+    let mut registry = registry(limits());
     registry.register(conn(0), ALICE, Role::Agent, b"a", true);
     registry.register(conn(0), ALICE, Role::Agent, b"b", true);
     registry.register(conn(1), BOB, Role::Connector, b"b", true);
@@ -83,7 +87,7 @@ fn a_bare_packet_of_an_agent_with_several_services_is_ambiguous() {
 
 #[test]
 fn refusals_change_nothing() {
-    let mut registry = registry(RegistryLimits::default());
+    let mut registry = registry(limits());
     let refused = |status| Verdict::Refused(status);
     for role in [Role::Agent, Role::Connector] {
         assert_eq!(
@@ -125,7 +129,7 @@ fn a_service_is_taken_over_by_the_same_owner_only() {
         (None, BOB, false),
     ];
     for (first, second, taken_over) in cases {
-        let mut registry = registry(RegistryLimits::default());
+        let mut registry = registry(limits());
         registry.register(conn(9), BOB, Role::Agent, b"a", true);
         assert_eq!(
             registry.register(conn(0), first, Role::Connector, b"a", true),
@@ -167,8 +171,56 @@ fn a_service_is_taken_over_by_the_same_owner_only() {
 }
 
 #[test]
+fn the_older_of_two_living_connectors_does_not_take_its_service_back() {
+    let mut registry = registry(limits());
+    let (older, newer) = (
+        ConnId {
+            index: 0,
+            generation: 7,
+        },
+        ConnId {
+            index: 1,
+            generation: 8,
+        },
+    );
+    registry.register(older, ALICE, Role::Connector, b"a", true);
+    let replaced = Some(older);
+    let taken_over = Verdict::Accepted { replaced };
+    assert_eq!(
+        registry.register(newer, ALICE, Role::Connector, b"a", true),
+        taken_over
+    );
+    let again = registry.register(older, ALICE, Role::Connector, b"a", true);
+    assert_eq!(again, Verdict::Refused(NackStatus::Taken));
+    registry.remove(newer);
+    assert_eq!(
+        registry.register(older, ALICE, Role::Connector, b"a", true),
+        ACCEPTED,
+        "free now"
+    );
+    // The count of connections wraps, and the first after it is still the newer one.
+    let (last, first) = (
+        ConnId {
+            index: 2,
+            generation: u32::MAX,
+        },
+        ConnId {
+            index: 3,
+            generation: 0,
+        },
+    );
+    registry.remove(older);
+    registry.register(last, ALICE, Role::Connector, b"a", true);
+    let replaced = Some(last);
+    assert_eq!(
+        registry.register(first, ALICE, Role::Connector, b"a", true),
+        Verdict::Accepted { replaced }
+    );
+}
+
+#[test]
 fn a_replaced_connector_keeps_its_other_services() {
-    let mut registry = registry(RegistryLimits::default());
+    let mut registry = registry(limits());
     for name in [&b"a"[..], b"b"] {
         registry.register(conn(0), ALICE, Role::Connector, name, true);
         registry.register(conn(9), BOB, Role::Agent, name, true);
@@ -225,7 +277,7 @@ fn limits_refuse_what_is_beyond_them_and_repetitions_stay_accepted() {
 
 #[test]
 fn a_slot_of_the_pool_used_anew_inherits_nothing() {
-    let mut registry = registry(RegistryLimits::default());
+    let mut registry = registry(limits());
     let (old, new) = (
         conn(0),
         ConnId {
@@ -314,7 +366,7 @@ impl Model {
 proptest! {
     #[test]
     fn agrees_with_a_flat_list(ops in prop::collection::vec(op(), 0..120)) {
-        let mut registry = registry(RegistryLimits::default());
+        let mut registry = registry(limits());
         let mut model = Model::default();
         // The certificate belongs to the connection, so it is that of its first registration.
         let mut owners: BTreeMap<u32, Option<Owner>> = BTreeMap::new();

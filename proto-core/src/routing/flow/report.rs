@@ -9,17 +9,6 @@ pub struct FlowLimits {
     pub total: usize,
 }
 
-impl Default for FlowLimits {
-    /// A flow costs some 250 bytes: 64 MiB if all are used. A busy host holds some hundred flows; 4,096 leave room for a
-    /// resolver or a crawler, and one agent can take no more than a sixty-fourth of the table.
-    fn default() -> Self {
-        Self {
-            per_agent: 4096,
-            total: 262_144,
-        }
-    }
-}
-
 /// Why a packet of an agent was not forwarded. It is dropped and has been counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FlowRefusal {

@@ -91,7 +91,10 @@ fn answered(table: &mut FlowTable, agent: ConnId, sent: &[u8], forwarded: &[u8],
 
 #[test]
 fn a_reply_returns_to_the_agent_that_asked_and_nothing_is_rewritten() {
-    let (mut table, now) = (table(FlowLimits::default()), origin());
+    let (mut table, now) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     let sent = udp(V4, 40000, 53);
     let forwarded = forward(&mut table, A, &sent, now).unwrap();
     assert_eq!(forwarded, sent);
@@ -113,7 +116,10 @@ fn three_agents_with_one_flow_each_get_their_own_replies() {
         ]
     });
     for sent in cases {
-        let (mut table, now) = (table(FlowLimits::default()), origin());
+        let (mut table, now) = (
+            table(crate::config::IntermediateLimits::default().flow_table()),
+            origin(),
+        );
         let forwarded = [A, B, C].map(|agent| forward(&mut table, agent, &sent, now).unwrap());
         assert_eq!(forwarded[0], sent, "the first keeps its addresses");
         assert_ne!(forwarded[1], forwarded[0]);
@@ -137,7 +143,10 @@ fn three_agents_with_one_flow_each_get_their_own_replies() {
 
 #[test]
 fn a_translated_flow_stays_translated_when_the_first_holder_has_left() {
-    let (mut table, now) = (table(FlowLimits::default()), origin());
+    let (mut table, now) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     let sent = tcp(V4, 40000, 80, Flags::ACK);
     let of_a = forward(&mut table, A, &sent, now).unwrap();
     let of_b = forward(&mut table, B, &sent, now).unwrap();
@@ -153,7 +162,10 @@ fn a_translated_flow_stays_translated_when_the_first_holder_has_left() {
 
 #[test]
 fn one_flow_towards_two_connectors_is_two_flows() {
-    let (mut table, now) = (table(FlowLimits::default()), origin());
+    let (mut table, now) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     let sent = udp(V4, 40000, 53);
     let mut packet = sent.clone();
     table.outbound(A, CONNECTOR, &mut packet, now).unwrap();
@@ -166,7 +178,10 @@ fn one_flow_towards_two_connectors_is_two_flows() {
 
 #[test]
 fn a_connector_opens_no_flow() {
-    let (mut table, now) = (table(FlowLimits::default()), origin());
+    let (mut table, now) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     forward(&mut table, A, &udp(V4, 40000, 53), now).unwrap();
     let swapped = [V4[1], V4[0]];
     for packet in [
@@ -183,7 +198,10 @@ fn a_connector_opens_no_flow() {
 #[test]
 fn an_icmp_error_goes_to_the_agent_whose_packet_it_quotes() {
     for ends in [V4, V6] {
-        let (mut table, now) = (table(FlowLimits::default()), origin());
+        let (mut table, now) = (
+            table(crate::config::IntermediateLimits::default().flow_table()),
+            origin(),
+        );
         let sent = udp(ends, 40000, 53);
         forward(&mut table, A, &sent, now).unwrap();
         let forwarded = forward(&mut table, B, &sent, now).unwrap();
@@ -211,7 +229,10 @@ fn an_icmp_error_goes_to_the_agent_whose_packet_it_quotes() {
 
 #[test]
 fn an_agents_icmp_error_belongs_to_its_own_flow_or_is_refused() {
-    let (mut table, now) = (table(FlowLimits::default()), origin());
+    let (mut table, now) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     let sent = udp(V4, 40000, 53);
     forward(&mut table, A, &sent, now).unwrap();
     let forwarded = forward(&mut table, B, &sent, now).unwrap();
@@ -239,7 +260,10 @@ fn an_agents_icmp_error_belongs_to_its_own_flow_or_is_refused() {
 
 #[test]
 fn later_fragments_and_junk_are_refused_and_counted() {
-    let (mut table, now) = (table(FlowLimits::default()), origin());
+    let (mut table, now) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     // Ports 0 are what a later fragment looks like.
     forward(&mut table, A, &udp(V4, 0, 0), now).unwrap();
     let mut later = fragment(V4);
@@ -267,7 +291,10 @@ fn later_fragments_and_junk_are_refused_and_counted() {
 #[test]
 fn nobody_can_occupy_the_alias_of_another() {
     for ends in [V4, V6] {
-        let (mut table, now) = (table(FlowLimits::default()), origin());
+        let (mut table, now) = (
+            table(crate::config::IntermediateLimits::default().flow_table()),
+            origin(),
+        );
         let of_b = alias::of(B, ip(ends[0])).unwrap().to_string();
         let squat = udp([&of_b, ends[1]], 40000, 53);
         let squatted = forward(&mut table, C, &squat, now).unwrap();
@@ -288,7 +315,10 @@ fn nobody_can_occupy_the_alias_of_another() {
 
 #[test]
 fn what_cannot_be_translated_is_refused() {
-    let (mut table, now) = (table(FlowLimits::default()), origin());
+    let (mut table, now) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     let dccp = other(V4, 33);
     forward(&mut table, A, &dccp, now).unwrap();
     assert_eq!(

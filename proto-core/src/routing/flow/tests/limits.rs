@@ -14,7 +14,10 @@ fn a_flow_rests_as_long_as_its_protocol_allows() {
         (other(V6, 132), 60),
     ];
     for (sent, idle) in cases {
-        let (mut table, start) = (table(FlowLimits::default()), origin());
+        let (mut table, start) = (
+            table(crate::config::IntermediateLimits::default().flow_table()),
+            origin(),
+        );
         let second = seconds(1);
         let forwarded = forward(&mut table, A, &sent, start).unwrap();
         let mut now = start + seconds(idle) - second;
@@ -35,7 +38,10 @@ fn a_flow_rests_as_long_as_its_protocol_allows() {
 
 #[test]
 fn a_tcp_connection_that_ends_is_remembered_for_less_and_its_successor_for_longer() {
-    let (mut table, start) = (table(FlowLimits::default()), origin());
+    let (mut table, start) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     let data = tcp(V4, 1, 2, Flags::ACK);
     forward(&mut table, A, &tcp(V4, 1, 2, Flags::SYN), start).unwrap();
     assert!(back(&mut table, &reply(&tcp(V4, 1, 2, Flags::FIN)), start).is_some());
@@ -49,7 +55,10 @@ fn a_tcp_connection_that_ends_is_remembered_for_less_and_its_successor_for_longe
 
 #[test]
 fn a_clock_that_runs_backwards_or_jumps_is_harmless() {
-    let (mut table, start) = (table(FlowLimits::default()), origin() + seconds(10_000));
+    let (mut table, start) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin() + seconds(10_000),
+    );
     let sent = udp(V4, 1, 2);
     forward(&mut table, A, &sent, start).unwrap();
     assert!(answered(&mut table, A, &sent, &sent, start - seconds(5000)));
@@ -162,7 +171,10 @@ fn the_flows_of_a_connector_that_left_reach_nobody_and_make_room() {
 
 #[test]
 fn a_slot_of_the_pool_used_anew_inherits_nothing() {
-    let (mut table, now) = (table(FlowLimits::default()), origin());
+    let (mut table, now) = (
+        table(crate::config::IntermediateLimits::default().flow_table()),
+        origin(),
+    );
     let successor = ConnId {
         generation: A.generation + 1,
         ..A

@@ -215,7 +215,7 @@ proptest! {
     /// Never a reply to the wrong agent, and always one to the right agent while the flow lives.
     #[test]
     fn every_reply_reaches_the_agent_that_asked(ops in prop::collection::vec(op(), 0..250)) {
-        let mut world = World::new(FlowLimits::default(), true);
+        let mut world = World::new(crate::config::IntermediateLimits::default().flow_table(), true);
         for op in ops {
             world.apply(op);
         }
@@ -237,7 +237,7 @@ proptest! {
 
     #[test]
     fn junk_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..120), v6 in any::<bool>()) {
-        let mut table = table(FlowLimits::default());
+        let mut table = table(crate::config::IntermediateLimits::default().flow_table());
         if let Some(first) = bytes.first_mut() {
             *first = if v6 { 0x60 } else { 0x45 };
         }
