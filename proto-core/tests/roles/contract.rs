@@ -1,11 +1,15 @@
 //! The machine contract, for the roles.
 
 use proptest::prelude::*;
-use proto_core::config::{AgentConfig, AgentService, IntermediateEndpoint, TunnelLimits};
+use proto_core::config::{
+    AgentConfig, AgentService, ConnectorConfig, ConnectorService, IntermediateEndpoint, Protocol,
+    TunnelLimits,
+};
 use proto_core::id::ServiceId;
 use proto_core::machine::{Tunnel, contract};
+use proto_core::netstack::NetstackLimits;
 use proto_core::rng::Seed;
-use proto_core::sim::{MachineHost, TunnelHost};
+use proto_core::sim::{BackendsHost, EchoBackends, MachineHost, TunnelHost};
 
 use crate::setup::{FakeQuic, Quic, RELAY_NAME, intermediate, udp};
 
@@ -24,6 +28,25 @@ fn agent_config(relay: &str, local: &str) -> AgentConfig {
     }
 }
 
+fn connector_config(relay: &str, local: &str) -> ConnectorConfig {
+    let AgentConfig {
+        intermediate, local, ..
+    } = agent_config(relay, local);
+    let service = |id: &[u8], protocol| ConnectorService {
+        id: ServiceId::parse(id).unwrap(),
+        backend: "127.0.0.1:7".parse().unwrap(),
+        protocol,
+        virtual_addresses: Vec::new(),
+    };
+    ConnectorConfig {
+        intermediate,
+        local,
+        services: vec![service(b"echo", Protocol::Both), service(b"web", Protocol::Tcp)],
+        limits: NetstackLimits::default(),
+    }
+}
+
+type FakeConnector = proto_core::connector::Connector<<FakeQuic as Quic>::Provider>;
 type FakeAgent = proto_core::agent::Agent<<FakeQuic as Quic>::Provider>;
 
 proptest! {
@@ -53,6 +76,19 @@ proptest! {
             let _ = host.machine.send_packet(bytes, now);
             let _ = host.machine.send_packet(&udp("10.9.0.1:1", "10.100.0.1:2", bytes), now);
         })
+        .check(&contract::inputs(&bytes));
+    }
+
+    #[test]
+    fn a_connector_keeps_the_contract(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        contract::Subject::new(|now| {
+            let config = connector_config("192.0.2.2:4433", "192.0.2.1:4433");
+            let provider = FakeQuic::fixed().client(&["connector.echo.ztna"]);
+            let connector = FakeConnector::new(config, provider, &Seed([2; 32]), now);
+            BackendsHost::new(connector, EchoBackends::default())
+        })
+        .with_peer(|now| MachineHost::new(intermediate(&mut FakeQuic::fixed(), Seed([1; 32]), now)))
+        .bounded(|host| host.backend.open, 1000)
         .check(&contract::inputs(&bytes));
     }
 }
