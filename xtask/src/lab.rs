@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod scratch;
 pub(crate) mod site;
+pub(crate) mod transfer;
 pub(crate) mod world;
 
 use std::thread;

@@ -73,10 +73,11 @@ pub(super) fn play(show: &mut Show, programs: &Programs, scratch: &Scratch) {
             intermediate.signal(Signal::KILL)?;
             intermediate.wait(PATIENCE)?;
             let process = stand.start_intermediate()?;
-            let took = wait_health(stand.health[1])?;
+            let took = wait_for_page(stand.health[0], "/metrics", "\nztna_connectors 1\n")?;
+            wait_health(stand.health[1])?;
             show.say(format!(
-                "healthy again {} ms after the new one listened",
-                took.as_millis()
+                "registered with the new one after {:.1} s",
+                took.as_secs_f32()
             ));
             Ok(process)
         },
@@ -127,22 +128,28 @@ fn set(config: &mut Value, key: &str, value: Value) {
     }
 }
 
-/// Asks `/healthz` itself: curl may be what this machine lacks.
 fn wait_health(port: u16) -> Result<Duration> {
-    let what = format!("/healthz on port {port} to say 200");
+    wait_for_page(port, "/healthz", " 200 OK\r\n")
+}
+
+/// Asks for the page itself: curl may be what this machine lacks.
+fn wait_for_page(port: u16, path: &str, needle: &str) -> Result<Duration> {
+    let what = format!("{path} on port {port} to say {:?}", needle.trim());
     let found = wait_until(&what, PATIENCE, || {
-        Ok(is_healthy(port).unwrap_or(false).then_some(()))
+        let page = page(port, path).unwrap_or_default();
+        Ok(page.contains(needle).then_some(()))
     });
     found.map(|((), took)| took)
 }
 
-fn is_healthy(port: u16) -> Result<bool> {
+fn page(port: u16, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut first = [0; 12];
-    stream.read_exact(&mut first)?;
-    Ok(first.ends_with(b" 200"))
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
 }
 
 /// A port that was free a moment ago.
