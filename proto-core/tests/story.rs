@@ -94,6 +94,23 @@ mod quiche {
         }
     }
 
+    /// A handshake on a path so bad that its probes meet a full congestion window.
+    const FULL_WINDOW: &[u8] = &[
+        237, 3, 180, 95, 61, 190, 146, 113, 165, 188, 237, 251, 159, 106, 95, 140, 248, 69, 180, 120, 106,
+        10, 103, 192, 54, 154, 254, 69, 168, 2, 102, 109, 52, 162, 88, 171, 220, 48, 52, 31, 207, 185, 174,
+        23, 4, 126, 137, 221, 150, 39, 233, 98, 93, 30, 150, 207, 158, 27, 252, 228, 105, 157, 94, 251, 174,
+        16, 85, 32, 171, 102, 35, 6, 116, 241, 228, 157, 125, 94, 154, 210, 51, 138, 129, 243, 16, 127, 179,
+        157, 204, 189, 91, 227, 207, 10, 241, 198, 167, 167, 117, 164, 171, 26, 35, 185, 25, 244, 212, 139,
+        122, 176,
+    ];
+
+    #[test]
+    fn a_full_window_brings_no_packets_without_end() {
+        for _ in 0..5 {
+            story::tell_with(Real::default(), FULL_WINDOW);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 100, ..ProptestConfig::default() })]
 

@@ -18,6 +18,11 @@ use super::{
 };
 use crate::machine::FourTuple;
 
+/// Most packets without a DATAGRAM that one event brings forth; a handshake takes a tenth of it. When probes are due while
+/// the congestion window is full, quiche offers acknowledgements without end: it asks for a PING with them that finds no
+/// room. What is held back here goes out after the next packet or timeout.
+const MAX_UNPROMPTED: usize = 64;
+
 /// Longest reason phrase of a peer that is kept.
 const MAX_REASON_LEN: usize = 128;
 
@@ -181,6 +186,8 @@ pub struct QuicheConnection {
     /// When the last packet came.
     last_seen: Instant,
     send_queue: usize,
+    /// Packets without a DATAGRAM written since anything happened to the connection.
+    unprompted: usize,
 }
 
 /// How long to wait for the answer of a path challenge before the next one, at least.
@@ -208,6 +215,7 @@ impl QuicheConnection {
             unvalidated: None,
             last_seen: now,
             send_queue,
+            unprompted: 0,
         }
     }
 
@@ -233,6 +241,7 @@ impl QuicheConnection {
 impl Connection for QuicheConnection {
     fn handle_packet(&mut self, packet: &mut [u8], path: FourTuple, now: Instant) {
         self.last_seen = now;
+        self.unprompted = 0;
         let info = quiche::RecvInfo {
             from: path.remote,
             to: path.local,
@@ -257,14 +266,23 @@ impl Connection for QuicheConnection {
     }
 
     fn poll_packet(&mut self, out: &mut [u8], _now: Instant) -> Option<PacketOut> {
+        if self.unprompted >= MAX_UNPROMPTED {
+            return None;
+        }
+        let queued = self.connection.dgram_send_queue_len();
         match self.connection.send(out) {
-            Ok((len, info)) => Some(PacketOut {
-                len,
-                path: FourTuple {
-                    local: info.from,
-                    remote: info.to,
-                },
-            }),
+            Ok((len, info)) => {
+                if self.connection.dgram_send_queue_len() == queued {
+                    self.unprompted += 1;
+                }
+                Some(PacketOut {
+                    len,
+                    path: FourTuple {
+                        local: info.from,
+                        remote: info.to,
+                    },
+                })
+            }
             Err(quiche::Error::Done) => None,
             Err(error) => {
                 let _ = self.connection.close(false, 1, error.to_string().as_bytes());
@@ -282,6 +300,7 @@ impl Connection for QuicheConnection {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.unprompted = 0;
         self.connection.on_timeout();
         if let Some((path, at)) = self.unvalidated.filter(|(_, at)| *at <= now) {
             // The library repeats a challenge only when its own timer fires, which traffic keeps pushing away: a lost
@@ -296,6 +315,7 @@ impl Connection for QuicheConnection {
         if self.state() != State::Established {
             return Err(DatagramError::NotReady);
         }
+        self.unprompted = 0;
         match self.connection.dgram_send_buf(datagram) {
             Ok(()) => Ok(()),
             Err(quiche::Error::Done) => Err(DatagramError::Full),
@@ -336,6 +356,7 @@ impl Connection for QuicheConnection {
     }
 
     fn ping(&mut self) {
+        self.unprompted = 0;
         let _ = self.connection.send_ack_eliciting();
     }
 
@@ -374,6 +395,7 @@ impl Connection for QuicheConnection {
     }
 
     fn close(&mut self, code: u64, reason: &[u8], _now: Instant) {
+        self.unprompted = 0;
         let _ = self.connection.close(true, code, reason);
     }
 
