@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use crate::config::timing::{KEEPALIVE, PATIENCE};
+use crate::config::timing::{KEEPALIVE, LISTENING, PATIENCE};
 
 /// What the caller shall do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,12 @@ impl Keepalive {
         }
         // The packet is the sign of life that a PING would be.
         self.ping_at = now + KEEPALIVE;
+    }
+
+    /// A packet of the peer came. If nothing is sent meanwhile, a sign of life is asked for soon: an intermediate that
+    /// has just been restarted cannot tell a client that is silent.
+    pub fn on_heard(&mut self, now: Instant) {
+        self.ping_at = self.ping_at.min(now + LISTENING);
     }
 
     /// When to call [`Keepalive::poll`].

@@ -273,7 +273,12 @@ impl Link {
         now: Instant,
     ) -> Option<Datagram> {
         match parse_from_intermediate(&datagram) {
-            Ok(FromIntermediate::Packet) => return Some(datagram),
+            Ok(FromIntermediate::Packet) => {
+                if let State::Up { keepalive, .. } = &mut self.state {
+                    keepalive.on_heard(now);
+                }
+                return Some(datagram);
+            }
             Ok(FromIntermediate::Observed(address)) => {
                 if self.observed.replace(address) != Some(address) {
                     self.tell(LinkEvent::Observed(address));

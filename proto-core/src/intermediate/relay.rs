@@ -6,7 +6,7 @@ use super::Intermediate;
 use crate::id::ConnId;
 use crate::quic::{Datagram, DatagramError, Provider};
 use crate::registration::Unroutable;
-use crate::routing::packet::{self, Unreachable};
+use crate::routing::packet::{self, Kind, Unreachable};
 use crate::wire::Malformed;
 use crate::wire::datagram::{FromClient, Role, parse_from_client};
 
@@ -93,8 +93,14 @@ impl<Q: Provider> Intermediate<Q> {
         let Ok(parsed) = packet::parse(original) else {
             return;
         };
+        // A UDP socket hears only of ports; TCP and ping hear of hosts.
+        let why = if parsed.kind == Kind::Udp {
+            Unreachable::Port
+        } else {
+            Unreachable::Host
+        };
         let mut answer = Vec::new();
-        if packet::unreachable(original, &parsed, Unreachable::Host, &mut answer) {
+        if packet::unreachable(original, &parsed, why, &mut answer) {
             let _ = self.pool.send_datagram(agent, answer.into());
         }
     }

@@ -57,3 +57,24 @@ fn a_wake_after_hours_pings_before_it_gives_up() {
     assert_eq!(keepalive.poll(0, later), Some(Action::Ping));
     assert_eq!(keepalive.poll(0, later), None);
 }
+
+#[test]
+fn a_client_that_only_listens_asks_soon_after_the_last_packet() {
+    let start = start();
+    let mut keepalive = Keepalive::new(start);
+    let mut now = start;
+    for _ in 0..100 {
+        now += Duration::from_millis(7);
+        keepalive.on_heard(now);
+    }
+    assert_eq!(
+        keepalive.next(),
+        start + Duration::from_millis(7) + LISTENING,
+        "one question a second, not one a packet"
+    );
+    assert_eq!(keepalive.poll(100, keepalive.next()), Some(Action::Ping));
+    // Nothing more is heard: back to the slow pace.
+    let asked = start + Duration::from_millis(7) + LISTENING;
+    assert_eq!(keepalive.poll(101, asked + PATIENCE), None);
+    assert_eq!(keepalive.next(), asked + KEEPALIVE);
+}
