@@ -85,6 +85,7 @@ stories! {
         what_does_not_fit_is_answered_and_what_fits_arrives;
     service:
         an_echo_comes_back_through_everything
+        a_busy_service_survives_a_restart_of_the_intermediate
         a_ping_is_answered_for_the_service_and_nobody_else
         two_agents_that_look_alike_hear_their_own
         eight_agents_that_look_alike_hear_their_own

@@ -226,3 +226,20 @@ fn ping(source: &str, destination: &str) -> Vec<u8> {
     bytes[22..24].copy_from_slice(&icmp);
     bytes
 }
+
+pub(crate) fn a_busy_service_survives_a_restart_of_the_intermediate<Q: Quic>(quic: Q) {
+    let mut scene = Scene::new(quic);
+    scene.connector("connector", CONNECTOR, ECHO);
+    let agent = scene.agent("agent", AGENT, ECHO);
+    let ask = |scene: &mut Scene<Q>| !scene.ask(agent, INNER_AGENT, SERVICE, b"anybody?").is_empty();
+    for _ in 0..5 {
+        assert!(ask(&mut scene));
+    }
+    scene.restart_relay(Some([5; 32]));
+    let restarted = scene.world.elapsed();
+    // The connector sent nothing since: it has to find out by itself, well before its next slow keepalive.
+    while !ask(&mut scene) {
+        let silent = scene.world.elapsed() - restarted;
+        assert!(silent < Duration::from_secs(4), "silent for {silent:?}");
+    }
+}
