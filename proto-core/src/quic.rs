@@ -23,7 +23,7 @@ use std::fmt;
 use std::time::Instant;
 
 pub use datagram::Datagram;
-pub use pool::{ACK_AFTER, ACK_HOLD, Pool, PoolConfig, PoolEvent, PoolStats, STATELESS_SLOTS};
+pub use pool::{ACK_AFTER, ACK_HOLD, ACK_QUIET, Pool, PoolConfig, PoolEvent, PoolStats, STATELESS_SLOTS};
 
 use crate::machine::FourTuple;
 

@@ -6,7 +6,8 @@
 //! do. What travels inside connections is the role's business.
 //!
 //! Acknowledgements are held back for a moment ([`ACK_HOLD`], or [`ACK_AFTER`] packets), because QUIC stacks write one
-//! whenever they are asked to send: one acknowledgement per batch instead of one per packet.
+//! whenever they are asked to send: one acknowledgement per batch instead of one per packet. Who breaks a silence
+//! ([`ACK_QUIET`]) is answered at once.
 
 mod config;
 mod door;
@@ -42,6 +43,10 @@ pub const ACK_HOLD: Duration = Duration::from_millis(1);
 
 /// After how many packets a held acknowledgement goes out at once: often enough to open a small congestion window.
 pub const ACK_AFTER: u32 = 16;
+
+/// After how long a silence the next packet is acknowledged at once: nothing suggests that company is on its way, and a
+/// keepalive then costs one wake-up instead of two.
+pub const ACK_QUIET: Duration = Duration::from_millis(100);
 
 /// Connection ids of ours that a peer holds at one time: the one in use and one to change to.
 const CIDS_PER_CONNECTION: usize = 2;
@@ -354,7 +359,9 @@ impl<Q: Provider> Pool<Q> {
         );
         slot.peer = Some(path.remote);
         slot.unacked += 1;
-        let flush = !was_established || !slot.established() || slot.unacked >= ACK_AFTER;
+        let heard = slot.heard.replace(self.now);
+        let after_silence = heard.is_some_and(|at| self.now.saturating_duration_since(at) >= ACK_QUIET);
+        let flush = !was_established || !slot.established() || slot.unacked >= ACK_AFTER || after_silence;
         if flush {
             self.mark_dirty(id);
         } else if !slot.dirty && slot.hold.is_none() {

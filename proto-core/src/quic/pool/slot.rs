@@ -23,6 +23,8 @@ pub(super) struct Slot<C> {
     pub(super) touched: bool,
     /// Until when an acknowledgement may wait.
     pub(super) hold: Option<Instant>,
+    /// When a packet for this connection came last.
+    pub(super) heard: Option<Instant>,
     /// Packets received since the last flush.
     pub(super) unacked: u32,
     pub(super) reported_established: bool,
@@ -41,6 +43,7 @@ impl<C: Connection> Slot<C> {
             dirty: false,
             touched: false,
             hold: None,
+            heard: None,
             unacked: 0,
             reported_established: false,
             reported_readable: false,

@@ -287,6 +287,18 @@ fn acknowledgements_wait_for_company_but_not_for_long() {
 }
 
 #[test]
+fn a_packet_after_a_silence_is_acknowledged_at_once() {
+    let (mut wire, client, _) = Wire::established(true);
+    wire.clock.advance(ACK_QUIET);
+    wire.client.send_datagram(client, vec![1; 100].into()).unwrap();
+    let (transmit, bytes) = wire.poll_client().unwrap();
+    wire.deliver_to_server(&bytes, transmit.segment_size);
+    wire.collect();
+    let mut buffer = vec![0; 2000];
+    assert!(wire.server.poll_transmit(&mut buffer, wire.clock.now()).is_some());
+}
+
+#[test]
 fn a_restarted_server_says_that_it_has_lost_the_connection() {
     let (mut wire, client, _) = Wire::established(true);
     let now = wire.clock.now();
