@@ -24,6 +24,14 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
         .args(arguments)
         .current_dir(workspace())
         .stdin(Stdio::null());
+    // `cargo run` describes this package in the environment. Build scripts that watch those variables (ring's does) would
+    // run again, and with them minutes of compiling, whenever a build from here follows one from a shell.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
