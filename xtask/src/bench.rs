@@ -28,7 +28,7 @@ const QUICK: Extent = Extent {
     seconds: 0.5,
     memory: 60,
     pings: 200,
-    pairs: 4,
+    pairs: 8,
 };
 
 const FULL: Extent = Extent {

@@ -180,7 +180,6 @@ impl<'a> Rounds<'a> {
 
     /// The same load on two relays, one of which has idle clients; turn by turn, each first as often as the other.
     fn burdened(&mut self) -> Result<()> {
-        self.place(true)?;
         let command = format!("run {RATE} {} {SIZE}", self.extent.seconds / 2.0);
         for pair in 0..self.extent.pairs {
             let Stage {
@@ -197,7 +196,7 @@ impl<'a> Rounds<'a> {
             self.figures.add("burdened_us", with);
             self.figures.add("burdened_ratio", with / alone);
         }
-        self.place(false)
+        Ok(())
     }
 
     fn round_trips(&mut self) -> Result<()> {
