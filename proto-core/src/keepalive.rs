@@ -48,8 +48,8 @@ impl Keepalive {
                 received: received(),
             });
         }
-        // The packet is the sign of life that a PING would be; after the last one, somebody should ask once more.
-        self.ping_at = now + LISTENING;
+        // The packet is the sign of life that a PING would be.
+        self.ping_at = now + KEEPALIVE;
     }
 
     /// A packet of the peer came. If nothing is sent meanwhile, a sign of life is asked for soon: an intermediate that
@@ -79,7 +79,6 @@ impl Keepalive {
             return None;
         }
         self.on_sent(|| received, now);
-        self.ping_at = now + KEEPALIVE;
         Some(Action::Ping)
     }
 }
