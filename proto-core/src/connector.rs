@@ -176,13 +176,13 @@ impl<Q: Provider> Connector<Q> {
         while let Some(event) = self.pool.poll_event() {
             match event {
                 PoolEvent::Established(id) => {
-                    self.with_link(id, now, |link, pool| link.on_established(pool, now));
+                    self.with_link(id, |link, pool| link.on_established(pool, now));
                     self.adopt_mtu(id);
                 }
                 PoolEvent::Readable(id) => self.read(id, now),
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(id, reason) => {
-                    self.with_link(id, now, |link, _| link.on_closed(reason, now));
+                    self.with_link(id, |link, _| link.on_closed(reason, now));
                     if let Some(owner) = self.owners.get_mut(id.index as usize) {
                         owner.take_if(|(owned, _)| *owned == id);
                     }
@@ -266,7 +266,7 @@ impl<Q: Provider> Connector<Q> {
         (owned == id).then_some(service)
     }
 
-    fn with_link(&mut self, id: ConnId, _now: Instant, act: impl FnOnce(&mut Link, &mut Pool<Q>)) {
+    fn with_link(&mut self, id: ConnId, act: impl FnOnce(&mut Link, &mut Pool<Q>)) {
         let Some(service) = self.service_of(id) else {
             return;
         };

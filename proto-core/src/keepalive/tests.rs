@@ -1,18 +1,11 @@
 use std::time::Duration;
 
 use super::*;
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test needs some instant to count from"
-)]
-fn start() -> Instant {
-    Instant::now()
-}
+use crate::test_origin::origin;
 
 #[test]
 fn a_silent_connection_is_pinged_and_lives_while_answers_come() {
-    let mut now = start();
+    let mut now = origin();
     let mut keepalive = Keepalive::new(now);
     for received in 0..10 {
         assert_eq!(keepalive.next(), now + KEEPALIVE);
@@ -25,7 +18,7 @@ fn a_silent_connection_is_pinged_and_lives_while_answers_come() {
 
 #[test]
 fn an_unanswered_packet_ends_it_after_patience() {
-    let now = start();
+    let now = origin();
     let mut keepalive = Keepalive::new(now);
     keepalive.on_sent(|| 5, now + Duration::from_secs(1));
     keepalive.on_sent(
@@ -40,7 +33,7 @@ fn an_unanswered_packet_ends_it_after_patience() {
 
 #[test]
 fn traffic_in_both_directions_needs_no_ping() {
-    let mut now = start();
+    let mut now = origin();
     let mut keepalive = Keepalive::new(now);
     for received in 0..100 {
         now += Duration::from_secs(1);
@@ -51,7 +44,7 @@ fn traffic_in_both_directions_needs_no_ping() {
 
 #[test]
 fn a_wake_after_hours_pings_before_it_gives_up() {
-    let now = start();
+    let now = origin();
     let mut keepalive = Keepalive::new(now);
     let later = now + Duration::from_secs(7200);
     assert_eq!(keepalive.poll(0, later), Some(Action::Ping));
@@ -60,7 +53,7 @@ fn a_wake_after_hours_pings_before_it_gives_up() {
 
 #[test]
 fn a_client_that_only_listens_asks_soon_after_the_last_packet() {
-    let start = start();
+    let start = origin();
     let mut keepalive = Keepalive::new(start);
     let mut now = start;
     for _ in 0..100 {

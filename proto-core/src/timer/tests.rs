@@ -4,20 +4,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test needs some instant to count from"
-)]
-fn start() -> Instant {
-    Instant::now()
-}
+use crate::test_origin::origin;
 
 proptest! {
     /// Against a naive model: the same earliest deadline after every change, and the same order of expiry.
     #[test]
     fn behaves_like_a_sorted_list(changes in proptest::collection::vec((0_u32..20, proptest::option::of(0_u64..50)), 0..200)) {
-        let start = start();
+        let start = origin();
         let mut index = DeadlineIndex::default();
         let mut model = BTreeMap::new();
         for (slot, at) in changes {
@@ -43,7 +36,7 @@ proptest! {
 
 #[test]
 fn nothing_is_due_before_its_time() {
-    let start = start();
+    let start = origin();
     let mut index = DeadlineIndex::default();
     index.set(3, Some(start + Duration::from_millis(1)));
     assert_eq!(index.pop_due(start), None);

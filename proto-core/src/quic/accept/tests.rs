@@ -1,13 +1,6 @@
 use super::*;
 use crate::rng::Seed;
-
-fn start() -> Instant {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test needs some instant to count from"
-    )]
-    Instant::now()
-}
+use crate::test_origin::origin;
 
 fn door(now: Instant) -> FrontDoor {
     FrontDoor::new(Some([7; 32]), &mut Rng::new(&Seed([1; 32])), now)
@@ -24,7 +17,7 @@ const CLIENT: &str = "192.0.2.7:4000";
 
 #[test]
 fn a_token_opens_once_sealed_for_the_same_address_and_id() {
-    let now = start();
+    let now = origin();
     let mut door = door(now);
     let mut token = [0; MAX_TOKEN_LEN];
     let len = door.seal(ids(), CLIENT.parse().unwrap(), &mut token, now);
@@ -39,7 +32,7 @@ fn a_token_opens_once_sealed_for_the_same_address_and_id() {
 
 #[test]
 fn a_token_is_bound_to_address_id_and_time() {
-    let now = start();
+    let now = origin();
     let mut door = door(now);
     let mut token = [0; MAX_TOKEN_LEN];
     let len = door.seal(ids(), CLIENT.parse().unwrap(), &mut token, now);
@@ -65,7 +58,7 @@ fn a_token_is_bound_to_address_id_and_time() {
 
 #[test]
 fn no_changed_or_cut_token_opens() {
-    let now = start();
+    let now = origin();
     let mut door = door(now);
     let mut sealed = [0; MAX_TOKEN_LEN];
     let len = door.seal(ids(), CLIENT.parse().unwrap(), &mut sealed, now);
@@ -89,7 +82,7 @@ fn no_changed_or_cut_token_opens() {
 
 #[test]
 fn reset_tokens_survive_a_restart_with_the_same_key() {
-    let now = start();
+    let now = origin();
     let cid = ids().retry;
     let other = FrontDoor::new(Some([7; 32]), &mut Rng::new(&Seed([2; 32])), now);
     assert_eq!(door(now).reset_token(&cid), other.reset_token(&cid));
