@@ -173,6 +173,8 @@ fn drops(
         ("bad_checksum", netstack.bad_checksum),
         ("wrong_address", netstack.wrong_address),
         ("fragment", netstack.fragments),
+        ("hop_limit", netstack.hop_limit),
+        ("icmp_limited", netstack.icmp_limited),
         ("unsupported", netstack.unsupported),
         ("tcp_full", netstack.tcp_full),
         ("udp_evicted", netstack.udp_evicted),

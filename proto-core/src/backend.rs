@@ -93,6 +93,17 @@ pub enum Refusal {
     Exhausted,
 }
 
+/// What an ICMP error said about a UDP backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackendUnreachable {
+    /// Nobody listens on the port.
+    Port,
+    /// The host or its network cannot be reached.
+    Host,
+    /// A rule forbids it.
+    Prohibited,
+}
+
 /// A report from the shell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromBackend<'a> {
@@ -115,10 +126,12 @@ pub enum FromBackend<'a> {
         /// The payload, possibly empty.
         payload: &'a [u8],
     },
-    /// The host of a UDP backend said that nobody listens (ICMP port unreachable). The flow lives on.
-    PortUnreachable {
+    /// An ICMP error came back for what was sent to a UDP backend. The flow lives on.
+    Unreachable {
         /// An open UDP flow.
         flow: FlowId,
+        /// What it said.
+        why: BackendUnreachable,
     },
     /// The TCP backend will send no more; everything before was given to `fill_stream`.
     HalfClosed {

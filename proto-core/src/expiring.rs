@@ -6,6 +6,7 @@
 //! Entries stand in a slab and are linked through it from the newest to the oldest, so every operation is one look-up and
 //! a few writes, whatever the size. The hasher is seeded, so that no peer can aim at its buckets.
 
+pub(crate) mod grouped;
 pub(crate) mod list;
 #[cfg(test)]
 mod tests;

@@ -123,6 +123,8 @@ pub struct Intermediate<Q: Provider> {
     authority: Box<dyn Authority + Send>,
     /// By the index of the connection.
     sessions: Vec<Option<Session>>,
+    /// The identification of the next packet that is cut.
+    fragment_id: u32,
     events: VecDeque<IntermediateEvent>,
     stats: IntermediateStats,
     shut_down: bool,
@@ -153,6 +155,7 @@ impl<Q: Provider> Intermediate<Q> {
             pool: Pool::new(provider, pool_config, rng.fork(), now),
             authority,
             sessions: Vec::new(),
+            fragment_id: 0,
             events: VecDeque::new(),
             stats: IntermediateStats::default(),
             shut_down: false,

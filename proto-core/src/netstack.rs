@@ -5,8 +5,10 @@
 //! to. It knows neither QUIC nor sockets: packets for the tunnel are taken only while the tunnel has room, bytes for and
 //! from backends only when the shell's sockets are ready, so that back-pressure reaches through in both directions.
 //!
-//! Packets are demultiplexed by (service, 5-tuple); nothing scans sessions.
+//! Packets are demultiplexed by (service, 5-tuple); nothing scans sessions. Fragments are put together first, and what
+//! is too long for the tunnel is cut, so that services see and send datagrams of any size.
 
+mod fragments;
 mod icmp;
 mod output;
 mod tcp;
@@ -20,11 +22,14 @@ use ::slab::Slab;
 use crate::backend::{FlowId, FromBackend, ToBackend, Transport};
 use crate::config::Protocol;
 use crate::expiring::Expiring;
+use crate::expiring::grouped::Grouped;
 use crate::id::ServiceIndex;
 use crate::quic::Datagram;
 use crate::rng::{Rng, SeededMap};
 use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, Unreachable};
+use crate::routing::reassembly::{Reassembler, ReassemblyLimits};
 use crate::timer::DeadlineIndex;
+use icmp::Allowance;
 use output::{BackendQueue, TunnelQueues};
 use tcp::Session;
 
@@ -53,8 +58,12 @@ pub struct NetstackLimits {
     pub tcp_sessions: usize,
     /// TCP sessions of one agent address that wait for their backend.
     pub tcp_pending_per_source: usize,
-    /// UDP flows; each is a socket of the shell.
+    /// UDP flows; each is a socket of the shell. Beyond it the agent address with most of them gives up its oldest.
     pub udp_flows: usize,
+    /// UDP flows of one agent address; beyond it the oldest of its own gives way.
+    pub udp_flows_per_source: usize,
+    /// Fragments of agents that wait for the rest of their packet.
+    pub reassembly: ReassemblyLimits,
     /// Packets that wait for one service's tunnel, TCP segments not counted: those are made when there is room.
     pub tunnel_queue: usize,
     /// UDP payloads that wait for backend sockets.
@@ -67,6 +76,8 @@ impl Default for NetstackLimits {
             tcp_sessions: 1024,
             tcp_pending_per_source: 128,
             udp_flows: 4096,
+            udp_flows_per_source: 1024,
+            reassembly: ReassemblyLimits::default(),
             tunnel_queue: 2048,
             backend_queue: 4096,
         }
@@ -107,8 +118,18 @@ pub struct NetstackStats {
     pub bad_checksum: u64,
     /// Packets for addresses that are not the service's.
     pub wrong_address: u64,
-    /// Fragments: inner packets fit the tunnel.
+    /// Fragments of packets that did not become whole: too late, too many, or contradicting each other.
     pub fragments: u64,
+    /// Packets put together from fragments.
+    pub reassembled: u64,
+    /// Packets cut into fragments for the tunnel.
+    pub fragmented: u64,
+    /// Packets whose hop limit was used up on the way.
+    pub hop_limit: u64,
+    /// ICMP errors of agents about flows, taken to heart.
+    pub icmp_errors: u64,
+    /// ICMP errors not sent, because too many were (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
+    pub icmp_limited: u64,
     /// Packets of protocols that are not carried, or that the service does not speak.
     pub unsupported: u64,
     /// TCP connections refused because a table was full.
@@ -119,7 +140,7 @@ pub struct NetstackStats {
     pub tunnel_full: u64,
     /// UDP payloads dropped because the backend's queue was full.
     pub backend_full: u64,
-    /// Answers of backends that do not fit the tunnel.
+    /// Answers of backends that do not fit the tunnel, not even in fragments.
     pub too_large: u64,
 }
 
@@ -153,7 +174,9 @@ pub struct Netstack {
     tcp_pending: SeededMap<IpAddr, usize>,
     /// Sessions of which only the memory is left.
     lingering: Expiring<FlowId, ()>,
-    udp: Expiring<(ServiceIndex, FiveTuple), FlowId>,
+    udp: Grouped<IpAddr, (ServiceIndex, FiveTuple), FlowId>,
+    fragments: Reassembler<ServiceIndex>,
+    icmp: Allowance,
     /// Timers of TCP sessions, by slot.
     timers: DeadlineIndex,
     tunnel: TunnelQueues,
@@ -183,7 +206,9 @@ impl Netstack {
             tcp: rng.map(),
             tcp_pending: rng.map(),
             lingering: Expiring::new(limits.tcp_sessions, &mut rng),
-            udp: Expiring::new(limits.udp_flows, &mut rng),
+            udp: Grouped::new(limits.udp_flows, limits.udp_flows_per_source, &mut rng),
+            fragments: Reassembler::new(limits.reassembly, &mut rng),
+            icmp: Allowance::new(now),
             timers: DeadlineIndex::default(),
             rng,
             start: now,
@@ -231,8 +256,12 @@ impl Netstack {
             self.stats.wrong_address += 1;
             return;
         }
+        if parsed.hop_limit == 0 {
+            self.stats.hop_limit += 1;
+            return;
+        }
         if parsed.fragment != Fragment::No {
-            self.stats.fragments += 1;
+            self.on_fragment(service, &parsed, &packet);
             return;
         }
         let protocol = config.protocol;
@@ -248,7 +277,8 @@ impl Netstack {
                 self.answer_reset(service, &parsed, &packet);
             }
             Kind::EchoRequest => self.on_echo(service, &parsed, &packet),
-            Kind::EchoReply | Kind::IcmpError | Kind::Other => self.stats.unsupported += 1,
+            Kind::IcmpError => self.on_icmp_error(service, &parsed, &packet),
+            Kind::EchoReply | Kind::Other => self.stats.unsupported += 1,
         }
     }
 
@@ -281,10 +311,14 @@ impl Netstack {
 
     /// When [`Netstack::handle_timeout`] is wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.earliest(), self.udp.next_expiry(UDP_IDLE)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.timers.earliest(),
+            self.udp.next_expiry(UDP_IDLE),
+            self.fragments.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Lets time pass.
@@ -297,6 +331,7 @@ impl Netstack {
             self.forget(flow);
             self.backend.close(flow);
         }
+        self.expire_fragments();
     }
 
     /// The next request to the shell.
@@ -319,7 +354,7 @@ impl Netstack {
                 None => {}
             },
             FromBackend::Datagram { flow, payload } => self.on_udp_answer(flow, payload),
-            FromBackend::PortUnreachable { flow } => self.on_udp_unreachable(flow),
+            FromBackend::Unreachable { flow, why } => self.on_udp_unreachable(flow, why),
             FromBackend::HalfClosed { flow } => self.on_tcp_finished(flow),
             FromBackend::Reset { flow } => self.on_tcp_broken(flow),
         }
@@ -351,12 +386,11 @@ impl Netstack {
     }
 
     fn queue(&mut self, service: ServiceIndex, packet: Vec<u8>) {
-        let fits = self
-            .mtu
-            .get(usize::from(service.0))
-            .is_some_and(|mtu| packet.len() <= *mtu);
-        if !fits {
-            self.stats.too_large += 1;
+        let Some(mtu) = self.mtu.get(usize::from(service.0)).copied() else {
+            return;
+        };
+        if packet.len() > mtu {
+            self.queue_fragments(service, &packet, mtu);
         } else if !self.tunnel.push(service, packet.into()) {
             self.stats.tunnel_full += 1;
         }
@@ -371,7 +405,7 @@ impl Netstack {
     ) {
         let mut answer = Vec::new();
         if packet::unreachable(original, parsed, why, &mut answer) {
-            self.queue(service, answer);
+            self.queue_error(service, answer);
         }
     }
 

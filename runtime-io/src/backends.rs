@@ -205,9 +205,9 @@ impl BackendSide {
                     backend: Backend::Udp(socket),
                     ..
                 }) = self.slot(flow)
-                    && udp::send(socket, payload, &mut context.stats.backends)
+                    && let Some(why) = udp::send(socket, payload, &mut context.stats.backends)
                 {
-                    return After::Report(FromBackend::PortUnreachable { flow });
+                    return After::Report(FromBackend::Unreachable { flow, why });
                 }
             }
             ToBackend::Readable { flow } | ToBackend::Resume { flow } => {

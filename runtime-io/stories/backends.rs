@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use proto_core::backend::{Refusal, Transport};
+use proto_core::backend::{BackendUnreachable, Refusal, Transport};
 use runtime_io::{BackendLimits, BackendSide, BackendStats, Notice, Shell};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -246,7 +246,7 @@ pub(crate) fn survives_an_unreachable_port<R: Runtime>() {
     running.tell(move |caller| caller.open(0, Transport::Udp, address));
     running.expect(Heard::Opened(0));
     running.tell(|caller| caller.send(b"anybody?"));
-    running.expect(Heard::PortUnreachable);
+    running.expect(Heard::Unreachable(BackendUnreachable::Port));
     rests(&running);
     // The flow lives on, for a service that comes back.
     let server = UdpSocket::bind(address).expect("the same port again");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use proto_core::backend::{FlowId, FromBackend, Refusal, ToBackend, Transport};
+use proto_core::backend::{BackendUnreachable, FlowId, FromBackend, Refusal, ToBackend, Transport};
 use proto_core::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Wake};
 
 /// What the machine heard.
@@ -13,7 +13,7 @@ pub(crate) enum Heard {
     Opened(u32),
     Refused(u32, Refusal),
     Datagram(Vec<u8>),
-    PortUnreachable,
+    Unreachable(BackendUnreachable),
     /// The window is full: nothing is read until `resume`.
     Full,
     HalfClosed,
@@ -156,7 +156,7 @@ impl Backends for Caller {
             FromBackend::Opened { flow } => (flow, Heard::Opened(flow.index)),
             FromBackend::Refused { flow, reason } => (flow, Heard::Refused(flow.index, reason)),
             FromBackend::Datagram { flow, payload } => (flow, Heard::Datagram(payload.to_vec())),
-            FromBackend::PortUnreachable { flow } => (flow, Heard::PortUnreachable),
+            FromBackend::Unreachable { flow, why } => (flow, Heard::Unreachable(why)),
             FromBackend::HalfClosed { flow } => (flow, Heard::HalfClosed),
             FromBackend::Reset { flow } => (flow, Heard::Reset),
         };

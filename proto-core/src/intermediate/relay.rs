@@ -6,9 +6,13 @@ use super::Intermediate;
 use crate::id::ConnId;
 use crate::quic::{Datagram, DatagramError, Provider};
 use crate::registration::Unroutable;
-use crate::routing::packet::{self, Kind, Unreachable};
+use crate::routing::packet::{self, Fragment, Kind, Unreachable};
 use crate::wire::Malformed;
 use crate::wire::datagram::{FromClient, Role, parse_from_client};
+
+/// A packet that every connection carries, whatever its path: QUIC works on no path below 1,200 bytes (RFC 9000 §14), of
+/// which headers and connection ids take some 60.
+const ALWAYS_FITS: usize = 1100;
 
 impl<Q: Provider> Intermediate<Q> {
     pub(super) fn on_readable(&mut self, id: ConnId, now: Instant) {
@@ -56,7 +60,7 @@ impl<Q: Provider> Intermediate<Q> {
                     self.stats.dropped.flow_refused += 1;
                     return;
                 }
-                self.relay(connector, datagram, received);
+                self.relay(id, connector, datagram, received);
             }
             Err(Unroutable::NoConnector) => {
                 self.stats.dropped.no_connector += 1;
@@ -73,10 +77,17 @@ impl<Q: Provider> Intermediate<Q> {
             self.stats.dropped.no_flow += 1;
             return;
         };
-        self.relay(agent, datagram, received);
+        self.relay(connector, agent, datagram, received);
     }
 
-    fn relay(&mut self, to: ConnId, datagram: Datagram, received: u64) {
+    fn relay(&mut self, from: ConnId, to: ConnId, datagram: Datagram, received: u64) {
+        // Only a packet that some path could refuse is worth the question.
+        if datagram.len() > ALWAYS_FITS
+            && let Some(room) = self.pool.max_datagram_len(to)
+            && datagram.len() > room
+        {
+            return self.relay_oversized(from, to, &datagram, room);
+        }
         match self.pool.send_datagram(to, datagram) {
             Ok(()) => {
                 self.stats.relayed += 1;
@@ -85,6 +96,27 @@ impl<Q: Provider> Intermediate<Q> {
             Err(DatagramError::Full) => self.stats.dropped.queue_full += 1,
             Err(DatagramError::TooLarge) => self.stats.dropped.too_large += 1,
             Err(DatagramError::NotReady) => self.stats.dropped.receiver_gone += 1,
+        }
+    }
+
+    /// A packet that the second half of its way does not carry: its sender is told the size that fits, or it is cut where its
+    /// sender allows that (RFC 791 §2.3; IPv6 routers never cut).
+    fn relay_oversized(&mut self, from: ConnId, to: ConnId, datagram: &[u8], room: usize) {
+        self.stats.dropped.too_large += 1;
+        let Ok(parsed) = packet::parse(datagram) else {
+            return;
+        };
+        let mut answer = Vec::new();
+        let mtu = u16::try_from(room).unwrap_or(u16::MAX);
+        if packet::too_big(datagram, &parsed, mtu, &mut answer) {
+            let _ = self.pool.send_datagram(from, answer.into());
+        } else if parsed.flow.source.is_ipv4() && parsed.fragment == Fragment::No {
+            let id = self.fragment_id;
+            self.fragment_id = id.wrapping_add(1);
+            let pool = &mut self.pool;
+            packet::split(&datagram[..parsed.len], room, id, &mut |fragment| {
+                let _ = pool.send_datagram(to, fragment.into());
+            });
         }
     }
 

@@ -1,5 +1,6 @@
 //! The stack without TCP transfers, packet by packet.
 
+mod datagrams;
 mod junk;
 
 use super::*;
@@ -148,7 +149,13 @@ fn nobody_at_the_backend_is_said_with_icmp() {
     let reason = crate::backend::Refusal::Exhausted;
     // Code 3 is the port; then the socket is lost for good, and code 1 is the host.
     for (report, code) in [
-        (FromBackend::PortUnreachable { flow }, 3),
+        (
+            FromBackend::Unreachable {
+                flow,
+                why: crate::backend::BackendUnreachable::Port,
+            },
+            3,
+        ),
         (FromBackend::Refused { flow, reason }, 1),
     ] {
         stack.handle_backend(report, now);

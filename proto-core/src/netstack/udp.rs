@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Flow, Netstack};
-use crate::backend::{FlowId, Refusal, Transport};
-use crate::expiring::Inserted;
+use crate::backend::{BackendUnreachable, FlowId, Refusal, Transport};
 use crate::id::ServiceIndex;
 use crate::quic::Datagram;
 use crate::routing::packet::{self, FiveTuple, Parsed, Unreachable};
@@ -30,6 +29,11 @@ impl Netstack {
     }
 
     fn open_udp(&mut self, service: ServiceIndex, tuple: FiveTuple) -> FlowId {
+        if let Some((_, old)) = self.udp.make_room(tuple.source) {
+            self.stats.udp_evicted += 1;
+            self.forget(old);
+            self.backend.close(old);
+        }
         let address = self.services[usize::from(service.0)].backend;
         let flow = self.open(
             Flow::Udp {
@@ -41,14 +45,7 @@ impl Netstack {
             address,
         );
         self.stats.udp_flows += 1;
-        match self.udp.insert((service, tuple), flow, self.now) {
-            Inserted::Added => {}
-            Inserted::Replaced(old) | Inserted::Evicted(_, old) => {
-                self.stats.udp_evicted += 1;
-                self.forget(old);
-                self.backend.close(old);
-            }
-        }
+        self.udp.insert(tuple.source, (service, tuple), flow, self.now);
         flow
     }
 
@@ -88,13 +85,18 @@ impl Netstack {
         }
     }
 
-    /// Nobody listens at the backend: the agent's socket hears what it would hear from the real host.
-    pub(super) fn on_udp_unreachable(&mut self, id: FlowId) {
+    /// Nobody takes what the agent sends: its socket hears what it would hear from the real host.
+    pub(super) fn on_udp_unreachable(&mut self, id: FlowId, why: BackendUnreachable) {
         let Some(Flow::Udp { service, tuple, .. }) = self.flow(id) else {
             return;
         };
         let (service, tuple) = (*service, *tuple);
-        self.say_unreachable(service, tuple, Unreachable::Port);
+        let why = match why {
+            BackendUnreachable::Port => Unreachable::Port,
+            BackendUnreachable::Host => Unreachable::Host,
+            BackendUnreachable::Prohibited => Unreachable::AdminProhibited,
+        };
+        self.say_unreachable(service, tuple, why);
     }
 
     /// Says so about an empty datagram of the flow: the packets themselves are gone, and their ports are what counts.

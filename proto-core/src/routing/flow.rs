@@ -10,6 +10,7 @@
 //! Alias addresses cannot be occupied beforehand: a packet whose own source is one is given its sender's alias, too.
 //!
 //! Only agents open flows. Packets of a connector, and ICMP errors of either side, belong to a flow or are dropped.
+//! Later fragments follow their first.
 //!
 //! Per packet: one hash look-up, for translated flows two, no allocation, no scan. A flow ends when it rests too long (by
 //! protocol), when its agent exceeds its limit (its own flow that rested longest, never another's), or with its agent.
@@ -18,6 +19,7 @@
 
 mod alias;
 mod class;
+mod fragments;
 mod report;
 mod sweep;
 #[cfg(test)]
@@ -33,6 +35,7 @@ use crate::expiring::list::{Linked, Links, List};
 use crate::id::ConnId;
 use crate::rng::{Rng, SeededMap};
 use class::Class;
+use fragments::Fragments;
 pub use report::{FlowLimits, FlowRefusal, FlowStats};
 
 /// A flow as the connector sees it, in the direction of the agent's packets.
@@ -78,6 +81,7 @@ pub struct FlowTable {
     agents: Vec<Option<Agent>>,
     /// The generation of the living connector, by the index of the connection.
     connectors: Vec<Option<u32>>,
+    fragments: Fragments,
     /// Where the search for flows to expire goes on when the table is full.
     hand: usize,
     latest: Option<Instant>,
@@ -93,6 +97,7 @@ impl FlowTable {
             flows: Slab::new(),
             agents: Vec::new(),
             connectors: Vec::new(),
+            fragments: Fragments::new(rng),
             hand: 0,
             latest: None,
             stats: FlowStats::default(),
@@ -168,9 +173,31 @@ impl FlowTable {
         now: Instant,
     ) -> Result<(), FlowRefusal> {
         let parsed = packet::parse(packet).map_err(|_| FlowRefusal::Malformed)?;
-        if parsed.fragment == Fragment::Later {
-            return Err(FlowRefusal::Fragment);
+        let ends = (agent, connector);
+        match parsed.fragment {
+            Fragment::No => self.admit_flow(agent, connector, packet, &parsed, now).map(drop),
+            Fragment::First => {
+                let source = self.admit_flow(agent, connector, packet, &parsed, now)?;
+                self.fragments
+                    .sent(ends, &parsed, source, packet, now)
+                    .map_err(|_| FlowRefusal::Malformed)
+            }
+            Fragment::Later => self
+                .fragments
+                .send(ends, &parsed, packet)
+                .ok_or(FlowRefusal::Fragment),
         }
+    }
+
+    /// Finds or opens the flow of a packet that has ports; its source address at the connector.
+    fn admit_flow(
+        &mut self,
+        agent: ConnId,
+        connector: ConnId,
+        packet: &mut [u8],
+        parsed: &Parsed,
+        now: Instant,
+    ) -> Result<IpAddr, FlowRefusal> {
         let direct = Key {
             connector,
             tuple: parsed.flow,
@@ -180,11 +207,11 @@ impl FlowTable {
         if let Some((flow, holder)) = holder
             && holder == agent
         {
-            self.touch(flow, &parsed, now);
-            return Ok(());
+            self.touch(flow, parsed, now);
+            return Ok(parsed.flow.source);
         }
         // A flow that was translated stays so, even if the first holder of the addresses has gone by now.
-        let alias = alias::of(agent, parsed.flow.source).filter(|_| alias::is_translatable(&parsed));
+        let alias = alias::of(agent, parsed.flow.source).filter(|_| alias::is_translatable(parsed));
         let translated = alias.map(|source| Key {
             connector,
             tuple: FiveTuple {
@@ -205,8 +232,8 @@ impl FlowTable {
                 return Err(FlowRefusal::Taken);
             }
             packet::rewrite_source(packet, alias).map_err(|_| FlowRefusal::Malformed)?;
-            self.touch(flow, &parsed, now);
-            return Ok(());
+            self.touch(flow, parsed, now);
+            return Ok(alias);
         }
         if parsed.kind == Kind::IcmpError {
             return Err(FlowRefusal::NoFlow);
@@ -221,14 +248,16 @@ impl FlowTable {
             packet::rewrite_source(packet, key.tuple.source).map_err(|_| FlowRefusal::Malformed)?;
             self.stats.translated += 1;
         }
-        self.open(agent, key, &parsed, now);
-        Ok(())
+        self.open(agent, key, parsed, now);
+        Ok(key.tuple.source)
     }
 
     fn receiver(&mut self, connector: ConnId, packet: &mut [u8], now: Instant) -> Option<ConnId> {
         let parsed = packet::parse(packet).ok()?;
         if parsed.fragment == Fragment::Later {
-            return None;
+            let agent = self.fragments.receive(connector, &parsed, packet)?;
+            // A connection that ended has nothing left, whatever is remembered of it.
+            return self.agent(agent).map(|_| agent);
         }
         let key = Key {
             connector,
@@ -236,6 +265,10 @@ impl FlowTable {
         };
         let (index, agent) = self.living(&key, now)?;
         let original = self.flows.get(index)?.original;
+        if parsed.fragment == Fragment::First {
+            self.fragments
+                .returned(connector, &parsed, packet, agent, original, now);
+        }
         if original != key.tuple.source {
             packet::rewrite_destination(packet, original).ok()?;
         }

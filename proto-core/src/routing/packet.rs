@@ -2,11 +2,13 @@
 //!
 //! Decides whether bytes are an IPv4 or IPv6 packet whose lengths agree, which flow it belongs to and what of it may be
 //! answered. [`rewrite_source`] and [`rewrite_destination`] translate addresses in place; [`udp`], [`echo_reply`],
-//! [`unreachable()`], [`too_big`] and [`tcp_reset`] build packets. Nothing is allocated but what a builder reserves in its
-//! caller's buffer. Which packets are let through, and where they go, is left to the callers; so is reassembly.
+//! [`unreachable()`], [`too_big`], [`reassembly_timed_out`] and [`tcp_reset`] build packets; [`split`] cuts one into
+//! fragments. Nothing is allocated but what a builder reserves in its caller's buffer. Which packets are let through, and
+//! where they go, is left to the callers; so is reassembly.
 
 mod build;
 mod checksum;
+mod fragment;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -20,8 +22,9 @@ use etherparse::{
     TcpHeaderSlice, icmpv4, icmpv6, ip_number,
 };
 
-pub use build::{Unreachable, echo_reply, tcp_reset, too_big, udp, unreachable};
+pub use build::{Unreachable, echo_reply, reassembly_timed_out, tcp_reset, too_big, udp, unreachable};
 pub use checksum::verify_checksums;
+pub use fragment::{Piece, set_identification, split};
 pub use rewrite::{rewrite_destination, rewrite_source};
 
 use crate::machine::Ecn;

@@ -184,6 +184,7 @@ impl Junk {
             udp_flows: 2,
             tunnel_queue: 5,
             backend_queue: 4,
+            ..NetstackLimits::default()
         };
         let config = NetstackConfig {
             services: vec![service],
@@ -310,7 +311,10 @@ impl Junk {
                 flow,
                 payload: &payload,
             },
-            4 => FromBackend::PortUnreachable { flow },
+            4 => FromBackend::Unreachable {
+                flow,
+                why: crate::backend::BackendUnreachable::Port,
+            },
             5 => FromBackend::HalfClosed { flow },
             _ => FromBackend::Reset { flow },
         };

@@ -14,7 +14,7 @@ pub struct FlowLimits {
 pub enum FlowRefusal {
     /// Not one well-formed IP packet.
     Malformed,
-    /// A fragment other than the first: nothing in it says to which flow it belongs.
+    /// A later fragment whose first has not been seen: nothing in it says to which flow it belongs.
     Fragment,
     /// An ICMP error about no flow of this agent.
     NoFlow,

@@ -1,5 +1,6 @@
 //! Stories of agents that use the same addresses, and a model of who must get which packet.
 
+mod fragments;
 mod limits;
 mod model;
 mod packets;

@@ -124,6 +124,14 @@ pub fn too_big(original: &[u8], parsed: &Parsed, mtu: u16, out: &mut Vec<u8>) ->
     )
 }
 
+/// "Fragment reassembly time exceeded" about the first fragment of a packet (RFC 792, RFC 4443 §3.3).
+///
+/// `false` where [`unreachable()`] says so.
+pub fn reassembly_timed_out(original: &[u8], parsed: &Parsed, out: &mut Vec<u8>) -> bool {
+    let v4 = parsed.flow.source.is_ipv4();
+    error(original, parsed, if v4 { [11, 1] } else { [3, 1] }, 0, out)
+}
+
 /// A reset that answers a segment to no connection (RFC 9293 §3.10.7.1).
 ///
 /// `false` if the segment is itself a reset, is fragmented or no TCP, or either end is no single host.

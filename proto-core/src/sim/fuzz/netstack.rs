@@ -13,12 +13,19 @@ use crate::id::ServiceIndex;
 use crate::netstack::{Netstack, NetstackConfig, NetstackLimits, NetstackService};
 use crate::rng::{Rng, Seed};
 use crate::routing::packet::{self, Kind};
+use crate::routing::reassembly::ReassemblyLimits;
 use crate::sim::{Clock as _, ManualClock};
 
 const LIMITS: NetstackLimits = NetstackLimits {
     tcp_sessions: 3,
     tcp_pending_per_source: 2,
     udp_flows: 3,
+    udp_flows_per_source: 2,
+    reassembly: ReassemblyLimits {
+        packets: 3,
+        per_source: 2,
+        bytes: 4096,
+    },
     tunnel_queue: 8,
     backend_queue: 8,
 };
@@ -246,9 +253,13 @@ impl Bench {
                     .handle_backend(FromBackend::Refused { flow, reason }, now);
                 self.close(flow);
             }
-            213..220 if !tcp && open => self
-                .stack
-                .handle_backend(FromBackend::PortUnreachable { flow }, now),
+            213..220 if !tcp && open => self.stack.handle_backend(
+                FromBackend::Unreachable {
+                    flow,
+                    why: crate::backend::BackendUnreachable::Port,
+                },
+                now,
+            ),
             _ => {}
         }
     }

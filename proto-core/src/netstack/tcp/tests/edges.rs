@@ -283,7 +283,10 @@ fn reports_about_dead_flows_change_nothing() {
         FromBackend::HalfClosed { flow },
         FromBackend::Reset { flow },
         FromBackend::Datagram { flow, payload: b"" },
-        FromBackend::PortUnreachable { flow },
+        FromBackend::Unreachable {
+            flow,
+            why: crate::backend::BackendUnreachable::Port,
+        },
     ] {
         world.stack.handle_backend(report, world.now);
     }
