@@ -9,6 +9,7 @@ mod report;
 mod rounds;
 mod stage;
 mod talk;
+mod tcp;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,9 @@ const FULL: Extent = Extent {
 
 /// `cargo xtask bench …`.
 pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
+    if args.word().as_deref() == Some("tcp") {
+        return tcp::main(args);
+    }
     let extent = if args.flag("--quick") { QUICK } else { FULL };
     let runtime = args.value("--runtime")?.unwrap_or(Runtime::Mio);
     args.finish()?;
@@ -60,14 +64,10 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
     rounds.run(|progress| eprintln!("{progress}"))?;
     let figures = rounds.figures;
     println!("{}, runtime {runtime}, {} rounds", machine(), extent.rounds);
-    print!("{}", report::table(&figures));
+    print!("{}", report::table(report::ROWS, &figures));
     println!();
     let conditions = report::conditions(&figures);
-    for (what, holds, figure) in &conditions {
-        let verdict = if *holds { "ok" } else { "FAILED" };
-        println!("MUST HOLD {what}: {verdict} ({figure})");
-    }
-    let held = conditions.iter().all(|(_, holds, _)| *holds);
+    let held = judge(&conditions);
     let latest = json!({
         "machine": machine(),
         "runtime": runtime.to_string(),
@@ -75,11 +75,7 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
         "figures": figures.to_json(),
         "held": held,
     });
-    let path = target().join("bench").join("latest.json");
-    std::fs::create_dir_all(target().join("bench"))?;
-    std::fs::write(&path, format!("{latest:#}\n"))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("{}", path.display());
+    keep("latest.json", &latest)?;
     Ok(ExitCode::from(u8::from(!held)))
 }
 
@@ -89,6 +85,26 @@ fn build() -> Result<()> {
     if !status.success() {
         bail!("the load generator does not build");
     }
+    Ok(())
+}
+
+/// Prints what must hold; whether it does.
+fn judge(conditions: &[(&str, bool, String)]) -> bool {
+    for (what, holds, figure) in conditions {
+        let verdict = if *holds { "ok" } else { "FAILED" };
+        println!("MUST HOLD {what}: {verdict} ({figure})");
+    }
+    conditions.iter().all(|(_, holds, _)| *holds)
+}
+
+/// Keeps the figures of a run in `target/bench`.
+fn keep(name: &str, content: &serde_json::Value) -> Result<()> {
+    let folder = target().join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(name);
+    std::fs::write(&path, format!("{content:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{}", path.display());
     Ok(())
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod programs;
 pub(crate) mod scratch;
 pub(crate) mod site;
 pub(crate) mod transfer;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::thread;

@@ -29,7 +29,9 @@ const HELP: &str = "\
 cargo xtask test  [--quick] [--only STAGE]          every check and every test tier; stages: fmt clippy doc deny tests release lab
 cargo xtask demo                                    the product at work: device, public network, private network
 cargo xtask netlab test [--runtime mio|tokio] [--only TEXT] [--keep] [--debug]   tier 4 alone
+cargo xtask netlab matrix [--runtime mio|tokio]         transfers over every kind of bad wire (minutes)
 cargo xtask bench [--quick] [--runtime mio|tokio]   the relay and the whole path measured, beside a plain forwarder (root)
+cargo xtask bench tcp [--quick] [--only PART] [--wire WORDS] [--congestion NAME]   TCP beside boringtun-cli and plain TCP (root)
 cargo xtask netlab clean                            remove what a killed run left behind
 cargo xtask setup                                   install what a bare machine lacks (root), or say what to install
 ";

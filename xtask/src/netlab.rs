@@ -4,10 +4,13 @@
 //! that fails takes its world with it, so that no failure explains another.
 
 mod access;
+mod clients;
+mod crowd;
 mod hostile;
 mod instruments;
 mod restart;
 mod traffic;
+mod wired;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -61,14 +64,16 @@ impl Options {
 
 /// `cargo xtask netlab …`.
 pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
+    let mut matrix = false;
     match args.word().as_deref() {
         Some("test") => {}
+        Some("matrix") => matrix = true,
         Some("clean") => {
             args.finish()?;
             println!("{} leftovers removed", leftovers::clean());
             return Ok(ExitCode::SUCCESS);
         }
-        _ => bail!("netlab test or netlab clean?"),
+        _ => bail!("netlab test, netlab matrix or netlab clean?"),
     }
     let mut options = Options::all();
     if let Some(runtime) = args.value("--runtime")? {
@@ -89,7 +94,11 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     leftovers::clean_when_interrupted()?;
-    let tally = run(&options)?;
+    let tally = if matrix {
+        run_matrix(&options)
+    } else {
+        run(&options)
+    }?;
     println!("{tally}");
     Ok(ExitCode::from(u8::from(tally.failed > 0)))
 }
@@ -108,6 +117,48 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         });
         let tests = [traffic::TESTS, access::TESTS, hostile::TESTS, restart::TESTS].concat();
         tally += group.run(runtime, &tests);
+        let group = Group::new(
+            &format!("clients-{runtime}"),
+            options,
+            |programs: Programs, scratch| {
+                programs.check()?;
+                World::serving(programs, 1, scratch, &clients::SERVICES)
+            },
+        );
+        tally += group.run(runtime, &clients::tests());
+        let group = Group::new(
+            &format!("crowd-{runtime}"),
+            options,
+            |programs: Programs, scratch| {
+                programs.check()?;
+                World::new(programs, crowd::DEVICES, scratch)
+            },
+        );
+        tally += group.run(runtime, crowd::TESTS);
+        let group = Group::new(
+            &format!("wired-{runtime}"),
+            options,
+            |programs: Programs, scratch| {
+                programs.check()?;
+                World::new(programs, wired::DEVICES, scratch)
+            },
+        );
+        tally += group.run(runtime, wired::TESTS);
+    }
+    Ok(tally)
+}
+
+/// Runs the long matrix of bad wires.
+fn run_matrix(options: &Options) -> Result<Tally> {
+    leftovers::clean();
+    let mut tally = Tally::default();
+    for &runtime in &options.runtimes {
+        println!("{runtime}");
+        let scratch = Scratch::new(&format!("matrix-{runtime}"), options.keep)?;
+        let programs = Programs::new(&options.programs, runtime, options.verbose, &scratch)?;
+        programs.check()?;
+        let mut world = World::new(programs, wired::DEVICES, scratch)?;
+        tally += wired::matrix(&mut world)?;
     }
     Ok(tally)
 }

@@ -77,6 +77,41 @@ const NEEDS: &[Need] = &[
         purpose: Purpose::Lab,
         present: || on_path("iperf3"),
     },
+    Need {
+        package: "openssh-server",
+        purpose: Purpose::Lab,
+        present: || on_path("sshd"),
+    },
+    Need {
+        package: "openssh-client",
+        purpose: Purpose::Lab,
+        present: || on_path("ssh") && on_path("scp") && on_path("ssh-keygen"),
+    },
+    Need {
+        package: "bind9-dnsutils",
+        purpose: Purpose::Lab,
+        present: || on_path("dig"),
+    },
+    Need {
+        package: "traceroute",
+        purpose: Purpose::Lab,
+        present: || on_path("traceroute"),
+    },
+    Need {
+        package: "postgresql",
+        purpose: Purpose::Lab,
+        present: || on_path("psql") && Path::new("/usr/lib/postgresql").is_dir(),
+    },
+    Need {
+        package: "nginx-light",
+        purpose: Purpose::Lab,
+        present: || on_path("nginx"),
+    },
+    Need {
+        package: "wireguard-tools",
+        purpose: Purpose::Lab,
+        present: || on_path("wg"),
+    },
 ];
 
 /// What is still missing for `purpose` after an attempt to install it.

@@ -5,13 +5,17 @@
 
 pub(crate) mod cannon;
 pub(crate) mod content;
+mod dns;
 mod echo;
 pub(crate) mod flow;
 mod http;
 mod knock;
 mod latency;
+mod loris;
 pub(crate) mod payload;
 mod sizes;
+mod tcp;
+pub(crate) mod wire;
 
 use std::process::ExitCode;
 
@@ -28,6 +32,13 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
         "udp-flow" => flow::main(args)?,
         "udp-latency" => latency::main(args)?,
         "http" => http::main(args)?,
+        "wire" => wire::main(args)?,
+        "tcp-server" => tcp::serve(args)?,
+        "tcp-sessions" => tcp::many(args)?,
+        "tcp-idle" => tcp::idle(args)?,
+        "tcp-latency" => tcp::latency(args)?,
+        "dns" => dns::main(args)?,
+        "tcp-loris" => loris::main(args)?,
         "cannon" => cannon::main(args)?,
         "knock" => knock::main(args)?,
         _ => {

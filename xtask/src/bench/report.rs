@@ -8,9 +8,13 @@ const MOST_RATIO: f64 = 1.6;
 const MOST_BURDEN: f64 = 1.10;
 
 /// One line: what, which figure, in which unit, with how many decimals.
-type Row = (&'static str, &'static str, &'static str, usize);
+pub(super) type Row = (&'static str, &'static str, &'static str, usize);
 
-const ROWS: &[(&str, &[Row])] = &[
+/// Titles, each with its lines.
+pub(super) type Table = &'static [(&'static str, &'static [Row])];
+
+/// The table of the relay.
+pub(super) const ROWS: Table = &[
     (
         "as much as goes, one way, 4 agents, relay on a processor of its own",
         &[
@@ -123,10 +127,10 @@ const ROWS: &[(&str, &[Row])] = &[
     ),
 ];
 
-/// The table.
-pub(super) fn table(figures: &Figures) -> String {
+/// A table as text.
+pub(super) fn table(rows: Table, figures: &Figures) -> String {
     let mut text = String::new();
-    for (title, rows) in ROWS {
+    for (title, rows) in rows {
         text.push_str(&format!("\n{title}\n"));
         for (what, name, unit, decimals) in *rows {
             let (figure, range) = match *unit {

@@ -100,6 +100,12 @@ impl Namespace {
         self.ip(&format!("link set {here} up"))?;
         other.ip(&format!("link set {there} up")).map(drop)
     }
+
+    /// Moves the interface `port` to another namespace; a process that holds it open keeps it.
+    pub(crate) fn give(&self, port: &str, other: &Self) -> Result<()> {
+        self.ip(&format!("link set {port} netns {}", other.name))
+            .map(drop)
+    }
 }
 
 impl Drop for Namespace {

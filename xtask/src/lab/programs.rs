@@ -1,7 +1,7 @@
 //! The three programs under test: where they are, how they are configured, what they say when they are ready.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -103,6 +103,12 @@ pub(crate) const GHOST: Service = Service {
     port: 7009,
     protocol: "udp",
 };
+
+/// The IPv6 address of a service with this IPv4 address, where services have both.
+pub(crate) fn six(address: Ipv4Addr) -> Ipv6Addr {
+    let [_, _, group, member] = address.octets();
+    Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, u16::from(group), u16::from(member))
+}
 
 /// What the connector publishes.
 pub(crate) const PUBLISHED: [Service; 3] = [ECHO, WEB, OTHER];

@@ -29,6 +29,12 @@ pub(crate) struct World {
     /// The agents that run, by device.
     pub(crate) agents: BTreeMap<u8, Process>,
     backends: Vec<Process>,
+    /// What the connector publishes.
+    published: Vec<Service>,
+    /// What an ordinary device asks for.
+    asked: Vec<Service>,
+    /// Whether services have IPv6 addresses too.
+    six: bool,
     /// The network.
     pub(crate) site: Site,
     /// The executables.
@@ -45,6 +51,9 @@ impl World {
             connector: None,
             agents: BTreeMap::new(),
             backends: Vec::new(),
+            published: PUBLISHED.to_vec(),
+            asked: ALL.to_vec(),
+            six: false,
             site: Site::new(devices)?,
             programs,
             scratch,
@@ -56,7 +65,20 @@ impl World {
 
     /// Everything, with an agent on device 1.
     pub(crate) fn new(programs: Programs, devices: u8, scratch: Scratch) -> Result<Self> {
+        Self::serving(programs, devices, scratch, &[])
+    }
+
+    /// The same with more services, whose backends are the caller's to start. If there are any, all have IPv6 addresses too.
+    pub(crate) fn serving(
+        programs: Programs,
+        devices: u8,
+        scratch: Scratch,
+        more: &[Service],
+    ) -> Result<Self> {
         let mut world = Self::bare(programs, devices, scratch)?;
+        world.published.extend_from_slice(more);
+        world.asked.extend_from_slice(more);
+        world.six = !more.is_empty();
         world.make_keys(devices)?;
         world.start_intermediate()?;
         world.start_connector()?;
@@ -93,16 +115,16 @@ impl World {
             &words(&["--server", &INTERMEDIATE.to_string()]),
         )?;
         self.programs
-            .issue(&pki, "connector", &claims("--connector", &PUBLISHED))?;
+            .issue(&pki, "connector", &claims("--connector", &self.published))?;
         for device in 1..=devices {
             self.programs
-                .issue(&pki, &format!("device{device}"), &claims("--agent", &ALL))?;
+                .issue(&pki, &format!("device{device}"), &claims("--agent", &self.asked))?;
         }
         Ok(())
     }
 
     /// The folder of this world.
-    pub(super) fn folder(&self) -> &std::path::Path {
+    pub(crate) fn folder(&self) -> &std::path::Path {
         self.scratch.path()
     }
 
@@ -117,6 +139,11 @@ impl World {
             .write(&format!("{name}.json"), &format!("{config:#}"))
     }
 
+    /// Writes any other file.
+    pub(crate) fn write_text(&self, name: &str, text: &str) -> Result<PathBuf> {
+        self.scratch.write(name, text)
+    }
+
     /// Starts the intermediate and waits until it listens.
     pub(crate) fn start_intermediate(&mut self) -> Result<Duration> {
         let config = self.write_config("intermediate", &programs::intermediate_config(&self.pki()))?;
@@ -129,10 +156,11 @@ impl World {
 
     /// Starts the connector and waits until all its services are registered.
     pub(crate) fn start_connector(&mut self) -> Result<Duration> {
-        let config = self.write_config("connector", &programs::connector_config(&self.pki(), &PUBLISHED))?;
+        let config = programs::connector_config(&self.pki(), &self.published);
+        let config = self.write_config("connector", &self.with_six(config))?;
         let words = self.programs.connector(&config);
         let mut process = self.start("connector", &self.site.private, &words)?;
-        let all = PUBLISHED.len();
+        let all = self.published.len();
         let (_, took) = process.wait_for(&format!("registered {all} of {all} services"), PATIENCE)?;
         self.connector = Some(process);
         Ok(took)
@@ -140,8 +168,8 @@ impl World {
 
     /// Starts the agent of a device and waits until it is registered.
     pub(crate) fn start_agent(&mut self, device: u8) -> Result<Duration> {
-        let mut process = self.start_agent_with(device, &format!("device{device}"), &ALL)?;
-        let all = ALL.len();
+        let mut process = self.start_agent_with(device, &format!("device{device}"), &self.asked)?;
+        let all = self.asked.len();
         let (_, took) = process.wait_for(&format!("registered {all} of {all} services"), PATIENCE)?;
         self.agents.insert(device, process);
         Ok(took)
@@ -155,9 +183,26 @@ impl World {
         services: &[Service],
     ) -> Result<Process> {
         let name = format!("agent{device}");
-        let config = self.write_config(&name, &programs::agent_config(&self.pki(), identity, services))?;
+        let config = programs::agent_config(&self.pki(), identity, services);
+        let config = self.write_config(&name, &self.with_six(config))?;
         let words = self.programs.agent(&config);
         self.start(&name, self.device(device)?, &words)
+    }
+
+    /// Every service of a configuration with its IPv6 address beside the other.
+    fn with_six(&self, mut config: Value) -> Value {
+        let services = config.get_mut("services").and_then(Value::as_array_mut);
+        for service in services.into_iter().flatten().filter(|_| self.six) {
+            let address = service.get("virtualIp").cloned().unwrap_or_default();
+            let six = address
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .map(programs::six);
+            if let Some(member) = service.get_mut("virtualIp") {
+                *member = serde_json::json!([address, six]);
+            }
+        }
+        config
     }
 
     /// The namespace of a device.

@@ -28,7 +28,8 @@ pub(crate) fn digest(length: u64) -> String {
     hash.finish()
 }
 
-fn fill(chunk: &mut [u8], offset: u64) {
+/// Fills a piece, whole words of it, that starts at `offset`, a multiple of 8.
+pub(crate) fn fill(chunk: &mut [u8], offset: u64) {
     for (index, word) in (offset / 8..).zip(chunk.chunks_exact_mut(8)) {
         let mut x = index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
