@@ -62,6 +62,7 @@
 //! | [`registration`] | who uses and who publishes which service, on both sides |
 //! | [`routing`] | inner IP packets, an agent's routes, the intermediate's flow table |
 //! | [`netstack`] | a connector's TCP, UDP and ICMP between tunnel packets and backends |
+//! | [`tcp`] | one end of a TCP connection, opened by either side |
 //! | [`quic`] | the seam to a QUIC implementation, the pool of connections above it, identities in certificates |
 //! | [`wire`] | the bytes of the protocol, and nothing about what they mean |
 //! | [`config`], [`id`] | what the roles are configured with: every duration and every limit, with its argument |
@@ -85,6 +86,7 @@ pub mod rng;
 pub mod routing;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod tcp;
 #[cfg(test)]
 mod test_origin;
 pub mod timer;

@@ -22,6 +22,7 @@ use etherparse::{
     TcpHeaderSlice, icmpv4, icmpv6, ip_number,
 };
 
+pub(crate) use build::tcp;
 pub use build::{Unreachable, echo_reply, reassembly_timed_out, tcp_reset, too_big, udp, unreachable};
 pub use checksum::verify_checksums;
 pub use fragment::{Piece, set_identification, split};

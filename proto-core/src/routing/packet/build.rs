@@ -4,11 +4,15 @@
 //! means that the rules forbid one, or that the arguments do not make one; `out` is empty then. Packets carry hop limit
 //! 64, and in IPv4 identification 0 with "don't fragment" (RFC 6864 §4.1).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{IpAddress, TcpPacket, TcpRepr};
 
 use super::checksum::{ICMP_CHECKSUM, Sum, TCP_CHECKSUM, UDP_CHECKSUM, adjust, udp_transmitted};
 use super::{
-    Extent, Fragment, ICMP, ICMP_HEADER, ICMPV6, Kind, Network, Parsed, TCP, TcpFlags, UDP, UDP_HEADER, word,
+    Extent, FiveTuple, Fragment, ICMP, ICMP_HEADER, ICMPV6, Kind, Network, Parsed, TCP, TcpFlags, UDP,
+    UDP_HEADER, word,
 };
 
 const HOP_LIMIT: u8 = 64;
@@ -167,6 +171,32 @@ pub fn tcp_reset(original: &[u8], parsed: &Parsed, out: &mut Vec<u8>) -> bool {
     // Data offset in words, flags, no window, no checksum yet, no urgent pointer.
     out.extend_from_slice(&[(TCP_HEADER as u8 / 4) << 4, flags, 0, 0, 0, 0, 0, 0]);
     let sum = Sum::pseudo(flow.source, flow.destination, TCP, TCP_HEADER).add(&out[start..]);
+    put(out, start + TCP_CHECKSUM, sum.checksum());
+    true
+}
+
+/// A TCP segment with a header of smoltcp's, which has no payload of its own, and a payload in two pieces.
+///
+/// `false` if the families differ or the payload does not fit into an IP packet.
+pub(crate) fn tcp(flow: &FiveTuple, repr: &TcpRepr<'_>, payload: (&[u8], &[u8]), out: &mut Vec<u8>) -> bool {
+    let header_len = repr.header_len();
+    let len = header_len + payload.0.len() + payload.1.len();
+    let Some(start) = header(flow.source, flow.destination, TCP, len, out) else {
+        return false;
+    };
+    out.resize(start + header_len, 0);
+    let mut segment = TcpPacket::new_unchecked(&mut out[start..]);
+    // The addresses serve only a checksum, which is computed below, over the payload as well.
+    let unspecified = IpAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
+    repr.emit(
+        &mut segment,
+        &unspecified,
+        &unspecified,
+        &ChecksumCapabilities::ignored(),
+    );
+    out.extend_from_slice(payload.0);
+    out.extend_from_slice(payload.1);
+    let sum = Sum::pseudo(flow.source, flow.destination, TCP, len).add(&out[start..]);
     put(out, start + TCP_CHECKSUM, sum.checksum());
     true
 }

@@ -1,0 +1,4 @@
+//! Two ends and a network between them, in virtual time.
+
+mod harness;
+mod transfer;
