@@ -396,10 +396,6 @@ fn refusal(error: &io::Error) -> Refusal {
     }
 }
 
-fn is_unready(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-}
-
 impl BackendStats {
     fn refused(&mut self, reason: Refusal) {
         *self.refused.entry(reason).or_default() += 1;

@@ -24,6 +24,7 @@ mod shell;
 mod side;
 mod signal;
 mod stats;
+mod stream;
 mod tun;
 mod udp;
 

@@ -12,8 +12,9 @@ use proto_core::machine::Backends;
 use rustix::io::Errno;
 use socket2::{Protocol, Socket, Type};
 
-use super::{Fate, is_unready};
+use super::Fate;
 use crate::stats::BackendStats;
+use crate::stream::is_unready;
 
 /// Datagrams taken from one flow before the next has its turn.
 const DATAGRAMS: usize = 64;
