@@ -169,6 +169,31 @@ impl<Q: Provider> Agent<Q> {
             .checked_sub(longest)
     }
 
+    /// DATAGRAMs that find room at this moment; none while not connected.
+    pub(crate) fn space(&self) -> usize {
+        self.link
+            .connection()
+            .map_or(0, |id| self.pool.datagram_space(id))
+    }
+
+    /// The largest packet to a service; `None` while it is not registered.
+    pub(crate) fn service_mtu(&self, service: ServiceIndex) -> Option<usize> {
+        let id = self
+            .link
+            .connection()
+            .filter(|_| self.link.is_registered(service))?;
+        let prefix = self.services.get(usize::from(service.0))?.prefix.len();
+        self.pool.max_datagram_len(id)?.checked_sub(prefix)
+    }
+
+    /// The next packet from a service, as [`Tunnel::poll_packet`] but without a copy.
+    pub(crate) fn take_packet(&mut self) -> Option<Datagram> {
+        let packet = self.inbound.pop_front()?;
+        self.stats.received += 1;
+        self.stats.received_bytes += packet.len() as u64;
+        Some(packet)
+    }
+
     fn process(&mut self, now: Instant) {
         while let Some(event) = self.pool.poll_event() {
             match event {

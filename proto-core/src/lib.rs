@@ -58,6 +58,7 @@
 //! |---|---|
 //! | [`machine`], [`backend`] | the contract between a machine and its shell; the values about backend sockets |
 //! | [`agent`], [`intermediate`], [`connector`] | the roles: which packet goes where, and who may |
+//! | [`forward`], [`local`] | an agent without a tunnel interface: local sockets instead, SOCKS, a TCP client |
 //! | [`link`], [`keepalive`], [`backoff`] | a client's connection to an intermediate: when to connect, whether it is alive |
 //! | [`registration`] | who uses and who publishes which service, on both sides |
 //! | [`routing`] | inner IP packets, an agent's routes, the intermediate's flow table |
@@ -74,10 +75,12 @@ pub mod backoff;
 pub mod config;
 pub mod connector;
 pub mod expiring;
+pub mod forward;
 pub mod id;
 pub mod intermediate;
 pub mod keepalive;
 pub mod link;
+pub mod local;
 pub mod machine;
 pub mod netstack;
 pub mod quic;
@@ -94,5 +97,6 @@ pub mod wire;
 
 pub use agent::Agent;
 pub use connector::Connector;
+pub use forward::Forwarder;
 pub use intermediate::Intermediate;
-pub use machine::{Backends, Machine, Tunnel};
+pub use machine::{Backends, Locals, Machine, Tunnel};

@@ -4,8 +4,8 @@
 //! It decides everything about the protocol and nothing about sockets, threads or clocks; those belong to the shell.
 //!
 //! The rules, tested for every machine by `machine::contract`:
-//! 1. After any input, drain [`Machine::poll_transmit`], [`Tunnel::poll_packet`] or [`Backends::poll_backend`], and
-//!    [`Machine::poll_event`] until `None`, then sleep until [`Machine::poll_timeout`].
+//! 1. After any input, drain [`Machine::poll_transmit`], [`Tunnel::poll_packet`], [`Backends::poll_backend`] or
+//!    [`Locals::poll_local`], and [`Machine::poll_event`] until `None`, then sleep until [`Machine::poll_timeout`].
 //! 2. If anything is queued, `poll_timeout` is due now.
 //! 3. After a drain at `now`, `poll_timeout` is strictly later than `now`, or `None`.
 //! 4. `handle_timeout` may come early, late or twice; time running backwards is clamped; hours may pass in one step.
@@ -21,6 +21,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use crate::backend::{FlowId, FromBackend, ToBackend};
+use crate::local::{FromLocal, ListenerIndex, ToLocal};
 
 /// The two ends of a UDP path, seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -246,6 +247,32 @@ pub trait Backends: Machine {
     /// Offers free room for bytes read from a TCP backend to `fill`, which returns how many it put there.
     ///
     /// `None` if there is no room at all (wait for [`ToBackend::Resume`]); otherwise what `fill` returned.
+    fn fill_stream(
+        &mut self,
+        flow: FlowId,
+        now: Instant,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> Option<usize>;
+}
+
+/// A machine with local sockets: programs of this host connect to listeners that the shell owns.
+///
+/// Stream bytes are pulled and pushed as in [`Backends`].
+pub trait Locals: Machine {
+    /// Takes a connection of a local program, at `peer` if it has an address; `None` if there is no room, and the shell
+    /// resets it.
+    fn accept(&mut self, listener: ListenerIndex, peer: Option<SocketAddr>, now: Instant) -> Option<FlowId>;
+
+    /// The next request to the shell; `None` when there is none.
+    fn poll_local(&mut self) -> Option<ToLocal<'_>>;
+
+    /// Tells the machine what happened at a local socket. An unknown or stale flow is ignored.
+    fn handle_local(&mut self, from: FromLocal<'_>, now: Instant);
+
+    /// Offers the bytes waiting for a local program to `take`; as [`Backends::drain_stream`].
+    fn drain_stream(&mut self, flow: FlowId, now: Instant, take: &mut dyn FnMut(&[u8]) -> usize) -> usize;
+
+    /// Offers free room for bytes read from a local program to `fill`; as [`Backends::fill_stream`].
     fn fill_stream(
         &mut self,
         flow: FlowId,

@@ -23,6 +23,7 @@ use crate::backend::{FlowId, FromBackend, ToBackend, Transport};
 use crate::config::Protocol;
 use crate::expiring::Expiring;
 use crate::expiring::grouped::Grouped;
+use crate::forward::is_internal;
 use crate::id::ServiceIndex;
 use crate::quic::Datagram;
 use crate::rng::{Rng, SeededMap};
@@ -250,8 +251,10 @@ impl Netstack {
             self.stats.bad_checksum += 1;
             return;
         }
+        // An agent that knows a service by its name only has an internal address for it.
         let ours = config.virtual_addresses.is_empty()
-            || config.virtual_addresses.contains(&parsed.flow.destination);
+            || config.virtual_addresses.contains(&parsed.flow.destination)
+            || is_internal(parsed.flow.destination);
         if !ours {
             self.stats.wrong_address += 1;
             return;

@@ -11,6 +11,7 @@
 //! * [`Side`], [`Shell`]: one machine with its descriptors, and one turn around them.
 //! * [`Tun`], [`TunSide`]: the tunnel interface of this host.
 //! * [`BackendSide`]: the sockets towards a connector's services.
+//! * [`LocalSide`]: local listeners and the standard streams of an agent without a tunnel interface.
 //! * [`Driver`], [`RunConfig`]: signals, commands and the orderly end around a shell.
 //! * [`ShellStats`]: what happened, in numbers.
 
@@ -19,6 +20,7 @@ mod command;
 mod descriptors;
 mod driver;
 mod entropy;
+mod locals;
 mod reactor;
 mod shell;
 mod side;
@@ -33,10 +35,11 @@ pub use command::{AskError, CommandSender, Commands, Context, command_channel};
 pub use descriptors::raise_descriptor_limit;
 pub use driver::{Driver, ExitReport, Handler, Notice, Outcome, RunConfig, RunError, Step};
 pub use entropy::{NoEntropy, seed};
+pub use locals::{LocalListener, LocalSide, bind_datagrams};
 pub use reactor::{Interest, Reactor, Ready, Token};
 pub use shell::{Budget, Shell, Sleep};
 pub use side::{Side, SideContext};
 pub use signal::Signals;
-pub use stats::{BackendStats, ShellStats, TunStats, UdpDrop, UdpStats};
+pub use stats::{BackendStats, LocalStats, ShellStats, TunStats, UdpDrop, UdpStats};
 pub use tun::{Prefix, Tun, TunConfig, TunError, TunSide};
 pub use udp::{BindError, LocalAddress, UdpConfig, UdpEndpoint};

@@ -22,6 +22,33 @@ pub struct ShellStats {
     pub tun: TunStats,
     /// Backend sockets.
     pub backends: BackendStats,
+    /// Local sockets.
+    pub locals: LocalStats,
+}
+
+/// Counters of local sockets, seen from us: read is what local programs send.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalStats {
+    /// Connections open now.
+    pub open: u64,
+    /// Connections taken.
+    pub accepted: u64,
+    /// Connections reset at once, because there was no room.
+    pub refused: u64,
+    /// Times a listener could not accept.
+    pub accept_errors: u64,
+    /// Connections that the program reset, or that failed.
+    pub resets: u64,
+    /// Stream bytes read.
+    pub bytes_read: u64,
+    /// Stream bytes written.
+    pub bytes_written: u64,
+    /// UDP payloads received.
+    pub datagrams_received: u64,
+    /// UDP payloads sent.
+    pub datagrams_sent: u64,
+    /// UDP payloads that a socket did not take.
+    pub datagrams_dropped: u64,
 }
 
 /// Counters of the tunnel interface, seen from us: read is what this host sends into the tunnel.

@@ -110,6 +110,10 @@ impl<C: Channel> Stream<C> {
         &self.channel
     }
 
+    pub(crate) fn into_channel(self) -> C {
+        self.channel
+    }
+
     pub(crate) fn hint(&mut self, ready: Ready) {
         self.readable |= ready.readable;
         self.writable |= ready.writable;

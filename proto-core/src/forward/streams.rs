@@ -1,0 +1,585 @@
+//! Local byte streams: from the first byte of a program, by way of SOCKS and a registration where need be, to the end.
+//!
+//! A stream that does not reach its service hears so in the words of its protocol: a SOCKS reply, else a reset. One that
+//! has reached it hears what the service does: bytes, an end, a reset.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::conn::{Clock, Conn};
+use super::socks::{Negotiation, Reply, Request, Step};
+use super::stack::{Registration, Stack};
+use super::{
+    CONNECT_PATIENCE, ForwardEvent, Listens, NEGOTIATION_PATIENCE, NotReached, REGISTRATION_PATIENCE,
+};
+use crate::backend::FlowId;
+use crate::id::ServiceIndex;
+use crate::local::ListenerIndex;
+use crate::quic::Datagram;
+
+/// How long a program may take to read a refusal and go.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// Bytes of a program that was refused are read into this and forgotten.
+const DISCARDED: usize = 4096;
+
+/// Where a stream goes.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    service: ServiceIndex,
+    remote: SocketAddr,
+    local: Option<SocketAddr>,
+}
+
+/// One local stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    listener: ListenerIndex,
+    /// Where the program is.
+    pub(super) peer: Option<IpAddr>,
+    /// The program speaks SOCKS and awaits a reply.
+    socks: bool,
+    /// What we have to say to the program, before any byte of the service.
+    said: Vec<u8>,
+    /// The shell has forgotten the flow.
+    gone: bool,
+    route: Option<Route>,
+    /// Whether it stands among those that may send.
+    pub(super) entered: bool,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The program says where it wants to go.
+    Negotiating(Negotiation),
+    /// The service is not registered yet.
+    Waiting,
+    /// The service is being connected to until then, or is connected.
+    Live { conn: Box<Conn>, until: Instant },
+    /// A relay for datagrams lives as long as this stream (RFC 1928 §6).
+    Relaying,
+    /// A refusal is on its way to the program.
+    Leaving,
+}
+
+impl Stream {
+    pub(super) fn service(&self) -> Option<ServiceIndex> {
+        self.route.map(|route| route.service)
+    }
+
+    /// Our port towards the service.
+    pub(super) fn port(&self) -> Option<u16> {
+        Some(self.route?.local?.port())
+    }
+
+    pub(super) fn remote(&self) -> Option<SocketAddr> {
+        self.route.map(|route| route.remote)
+    }
+
+    pub(super) fn is_relaying(&self) -> bool {
+        matches!(self.stage, Stage::Relaying)
+    }
+
+    /// Whether the service has not answered yet.
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(&self.stage, Stage::Live { conn, .. } if !conn.is_opened())
+    }
+
+    /// Takes a segment of the service; returns what is answered at once.
+    pub(super) fn receive(&mut self, packet: Datagram, clock: Clock) -> Option<Vec<u8>> {
+        self.live()?.receive(packet, clock)
+    }
+
+    fn live(&mut self) -> Option<&mut Conn> {
+        match &mut self.stage {
+            Stage::Live { conn, .. } => Some(conn),
+            Stage::Negotiating(_) | Stage::Waiting | Stage::Relaying | Stage::Leaving => None,
+        }
+    }
+}
+
+impl Stack {
+    pub(super) fn accept(
+        &mut self,
+        listener: ListenerIndex,
+        peer: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<FlowId> {
+        self.advance(now);
+        let listens = *self.listeners.get(usize::from(listener.0))?;
+        if self.closing || self.slots.len() >= self.limits.streams || self.is_crowded() {
+            self.stats.streams_full += 1;
+            return None;
+        }
+        let stream = |stage, socks| Stream {
+            listener,
+            peer: peer.map(|peer| peer.ip()),
+            socks,
+            said: Vec::new(),
+            gone: false,
+            route: None,
+            entered: false,
+            stage,
+        };
+        let id = match listens {
+            Listens::Datagram(..) => return None,
+            Listens::Stream(service, port) => {
+                let id = self.insert(stream(Stage::Waiting, false));
+                match self.directory.address(service) {
+                    Some(address) => self.set_out(id, service, SocketAddr::new(address, port)),
+                    None => self.refuse(id, NotReached::NotAllowed),
+                }
+                id
+            }
+            Listens::Socks => {
+                let id = self.insert(stream(Stage::Negotiating(Negotiation::default()), true));
+                self.timers.set(id.index, Some(self.now + NEGOTIATION_PATIENCE));
+                id
+            }
+        };
+        self.stats.streams += 1;
+        Some(id)
+    }
+
+    /// The destination is known: on to the service, if it is registered.
+    fn set_out(&mut self, id: FlowId, service: ServiceIndex, remote: SocketAddr) {
+        let Some(stream) = self.stream(id) else { return };
+        stream.route = Some(Route {
+            service,
+            remote,
+            local: None,
+        });
+        stream.stage = Stage::Waiting;
+        match self.registration(service) {
+            Registration::Registered => self.connect(id),
+            Registration::Pending => self.timers.set(id.index, Some(self.now + REGISTRATION_PATIENCE)),
+            Registration::Denied => self.refuse(id, NotReached::NotAllowed),
+        }
+    }
+
+    fn connect(&mut self, id: FlowId) {
+        let (clock, seed) = (self.clock(), self.rng.next_u64());
+        let Some(Route { remote, .. }) = self.stream(id).and_then(|stream| stream.route) else {
+            return;
+        };
+        let Some(address) = self.directory.local(remote.ip()) else {
+            return self.refuse(id, NotReached::NotAllowed);
+        };
+        let Some(port) = Self::free_port(&mut self.rng, &self.tcp) else {
+            return self.refuse(id, NotReached::Full);
+        };
+        let local = SocketAddr::new(address, port);
+        let Some(conn) = Conn::open(local, remote, seed, clock) else {
+            return self.refuse(id, NotReached::NotAllowed);
+        };
+        let until = self.now + CONNECT_PATIENCE;
+        if let Some(stream) = self.stream(id) {
+            if let Some(route) = &mut stream.route {
+                route.local = Some(local);
+            }
+            stream.stage = Stage::Live {
+                conn: Box::new(conn),
+                until,
+            };
+        }
+        self.tcp.insert(port, id);
+        self.timers.set(id.index, Some(until));
+        self.enter(id);
+    }
+
+    pub(super) fn on_stream_registered(&mut self, id: FlowId) {
+        let Some(stream) = self.stream(id) else { return };
+        match stream.stage {
+            Stage::Waiting => self.connect(id),
+            // What it wanted to send meanwhile.
+            Stage::Live { .. } => self.enter(id),
+            Stage::Negotiating(_) | Stage::Relaying | Stage::Leaving => {}
+        }
+    }
+
+    pub(super) fn on_stream_denied(&mut self, id: FlowId) {
+        let waits = self
+            .stream(id)
+            .is_some_and(|stream| matches!(stream.stage, Stage::Waiting));
+        if waits {
+            self.refuse(id, NotReached::NotAllowed);
+        }
+    }
+
+    /// A stream does not reach its service.
+    pub(super) fn refuse(&mut self, id: FlowId, why: NotReached) {
+        let Some(stream) = self.stream(id) else { return };
+        let (listener, service, socks) = (stream.listener, stream.service(), stream.socks);
+        self.count_refusal(why);
+        self.tell(ForwardEvent::NotReached {
+            listener,
+            service,
+            why,
+        });
+        if socks {
+            self.say_last(id, &reply(why).message(None));
+        } else {
+            self.requests.reset(id);
+            self.remove(id);
+        }
+    }
+
+    fn count_refusal(&mut self, why: NotReached) {
+        let stats = &mut self.stats;
+        *match why {
+            NotReached::Refused => &mut stats.refused,
+            NotReached::Unreachable => &mut stats.unreachable,
+            NotReached::TimedOut => &mut stats.timed_out,
+            NotReached::NotRegistered => &mut stats.not_registered,
+            NotReached::NotAllowed => &mut stats.not_allowed,
+            NotReached::Full => &mut stats.streams_full,
+        } += 1;
+    }
+
+    /// Says something to a program and lets it go.
+    fn say_last(&mut self, id: FlowId, words: &[u8]) {
+        let until = self.now + LEAVING;
+        let Some(stream) = self.stream(id) else { return };
+        stream.said.extend_from_slice(words);
+        stream.stage = Stage::Leaving;
+        if let Some(port) = stream.port() {
+            stream.route = None;
+            self.tcp.remove(&port);
+        }
+        self.timers.set(id.index, Some(until));
+        self.requests.readable(id);
+        self.requests.half_close(id);
+        // Whatever it still sends is read and forgotten, so that its socket is not reset before the words are read.
+        self.requests.resume(id);
+    }
+
+    fn drop_stream(&mut self, id: FlowId) {
+        if self.remove(id).is_some_and(|stream| !stream.gone) {
+            self.requests.close(id);
+        }
+    }
+
+    pub(super) fn on_local_finished(&mut self, id: FlowId) {
+        let Some(stream) = self.stream(id) else { return };
+        match &mut stream.stage {
+            Stage::Live { conn, .. } => {
+                conn.finish();
+                self.after(id);
+            }
+            // A program that says no more has no use for an answer either.
+            Stage::Negotiating(_) => {
+                self.stats.socks_malformed += 1;
+                self.drop_stream(id);
+            }
+            Stage::Waiting | Stage::Relaying | Stage::Leaving => self.drop_stream(id),
+        }
+    }
+
+    pub(super) fn on_local_broken(&mut self, id: FlowId) {
+        let now = self.now;
+        let Some(stream) = self.stream(id) else { return };
+        stream.gone = true;
+        let listener = stream.listener;
+        let Some(conn) = stream.live() else {
+            self.remove(id);
+            return;
+        };
+        conn.abort(now);
+        self.stats.broken += 1;
+        self.tell(ForwardEvent::Ended {
+            listener,
+            orderly: false,
+        });
+        self.after(id);
+    }
+
+    /// The next segment of a stream; without one it is no longer among those that may send.
+    pub(super) fn stream_segment(
+        &mut self,
+        id: FlowId,
+        mtu: &dyn Fn(ServiceIndex) -> Option<usize>,
+    ) -> Option<Vec<u8>> {
+        let clock = self.clock();
+        let stream = self.stream(id)?;
+        let mtu = stream.service().and_then(mtu);
+        let segment = match (&mut stream.stage, mtu) {
+            (Stage::Live { conn, .. }, Some(mtu)) => conn.send(mtu, clock),
+            (
+                Stage::Live { .. }
+                | Stage::Negotiating(_)
+                | Stage::Waiting
+                | Stage::Relaying
+                | Stage::Leaving,
+                _,
+            ) => None,
+        };
+        if segment.is_none() {
+            stream.entered = false;
+            self.rest(id, mtu.is_some());
+        } else {
+            self.look(id);
+        }
+        segment
+    }
+
+    /// Nothing to send: the timer says when to look again.
+    fn rest(&mut self, id: FlowId, registered: bool) {
+        self.look(id);
+        let clock = self.clock();
+        let Some(Stream {
+            stage: Stage::Live { conn, until },
+            ..
+        }) = self.stream(id)
+        else {
+            return;
+        };
+        let give_up = if conn.is_opened() { conn.deadline() } else { *until };
+        let at = if registered {
+            conn.wakes(clock).min(give_up.max(clock.now))
+        } else {
+            give_up
+        };
+        self.timers.set(id.index, Some(at));
+    }
+
+    pub(super) fn on_stream_timer(&mut self, id: FlowId) {
+        let now = self.now;
+        let Some(stream) = self.stream(id) else { return };
+        match &mut stream.stage {
+            Stage::Negotiating(_) => {
+                self.stats.socks_malformed += 1;
+                self.drop_stream(id);
+            }
+            Stage::Waiting => self.refuse(id, NotReached::NotRegistered),
+            Stage::Live { conn, until } if !conn.is_opened() && *until <= now => {
+                self.refuse(id, NotReached::TimedOut);
+            }
+            Stage::Live { conn, .. } if conn.is_opened() && conn.is_overdue(now) => self.on_silent(id),
+            Stage::Live { .. } => self.after(id),
+            Stage::Relaying => {}
+            Stage::Leaving => self.drop_stream(id),
+        }
+    }
+
+    /// A service that answers nothing any more.
+    fn on_silent(&mut self, id: FlowId) {
+        let now = self.now;
+        let Some(stream) = self.stream(id) else { return };
+        let Some(conn) = stream.live() else { return };
+        conn.abort(now);
+        self.broke(id);
+        self.after(id);
+    }
+
+    /// Tells the program that its connection broke.
+    fn broke(&mut self, id: FlowId) {
+        let Some(stream) = self.stream(id) else { return };
+        let listener = stream.listener;
+        if std::mem::replace(&mut stream.gone, true) {
+            return;
+        }
+        self.requests.reset(id);
+        self.stats.broken += 1;
+        self.tell(ForwardEvent::Ended {
+            listener,
+            orderly: false,
+        });
+    }
+
+    /// After anything that may have changed a connection.
+    pub(super) fn after(&mut self, id: FlowId) {
+        self.look(id);
+        if self.stream(id).is_some_and(|stream| stream.live().is_some()) {
+            self.enter(id);
+        }
+    }
+
+    /// Tells the program what it has to know about its connection.
+    fn look(&mut self, id: FlowId) {
+        let now = self.now;
+        let Some(stream) = self.stream(id) else { return };
+        let (socks, gone, listener) = (stream.socks, stream.gone, stream.listener);
+        let local = stream.route.and_then(|route| route.local);
+        let Some(conn) = stream.live() else { return };
+        let notice = conn.look(now);
+        if notice.refused {
+            return self.refuse(id, NotReached::Refused);
+        }
+        if notice.broke {
+            self.broke(id);
+            self.remove(id);
+            return;
+        }
+        if notice.opened {
+            self.stats.established += 1;
+            if socks && let Some(stream) = self.stream(id) {
+                stream.said = Reply::Succeeded.message(local);
+                self.requests.readable(id);
+            }
+        }
+        if !gone {
+            if notice.readable {
+                self.requests.readable(id);
+            }
+            if notice.resume {
+                self.requests.resume(id);
+            }
+            if notice.half_close {
+                self.requests.half_close(id);
+            }
+        }
+        if notice.close && !gone {
+            self.requests.close(id);
+            if let Some(stream) = self.stream(id) {
+                stream.gone = true;
+            }
+            self.tell(ForwardEvent::Ended {
+                listener,
+                orderly: true,
+            });
+        }
+        if notice.over {
+            self.remove(id);
+        }
+    }
+
+    pub(super) fn drain_stream(
+        &mut self,
+        id: FlowId,
+        now: Instant,
+        take: &mut dyn FnMut(&[u8]) -> usize,
+    ) -> usize {
+        self.advance(now);
+        let Some(stream) = self.stream(id) else { return 0 };
+        if !stream.said.is_empty() {
+            let taken = take(&stream.said).min(stream.said.len());
+            stream.said.drain(..taken);
+            return taken;
+        }
+        let Some(conn) = stream.live() else { return 0 };
+        let taken = conn.drain(take);
+        self.stats.bytes_received += taken as u64;
+        // Also without a byte taken: the socket may be full, or the end may have come.
+        self.after(id);
+        taken
+    }
+
+    pub(super) fn fill_stream(
+        &mut self,
+        id: FlowId,
+        now: Instant,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> Option<usize> {
+        self.advance(now);
+        let stream = self.stream(id)?;
+        match &mut stream.stage {
+            Stage::Live { conn, .. } => {
+                let filled = conn.fill(fill)?;
+                if filled > 0 {
+                    self.stats.bytes_sent += filled as u64;
+                    self.after(id);
+                }
+                Some(filled)
+            }
+            Stage::Negotiating(negotiation) => {
+                let mut room = [0; super::socks::LONGEST];
+                let wanted = negotiation.wants().min(room.len());
+                let filled = fill(&mut room[..wanted]).min(wanted);
+                let step = negotiation.feed(&room[..filled]);
+                if filled > 0 {
+                    self.on_step(id, step);
+                }
+                Some(filled)
+            }
+            // The relay's stream says nothing more; a refused program may, and nobody listens.
+            Stage::Relaying | Stage::Leaving => Some(fill(&mut [0; DISCARDED]).min(DISCARDED)),
+            Stage::Waiting => None,
+        }
+    }
+
+    fn on_step(&mut self, id: FlowId, step: Step) {
+        match step {
+            Step::More => {}
+            Step::Say(words) => {
+                if let Some(stream) = self.stream(id) {
+                    stream.said.extend_from_slice(words);
+                    self.requests.readable(id);
+                }
+            }
+            Step::Asked(Request::Connect(host, port)) => match self.directory.find(&host) {
+                Some((service, address)) if port != 0 => {
+                    self.set_out(id, service, SocketAddr::new(address, port));
+                }
+                Some(_) | None => self.refuse(id, NotReached::NotAllowed),
+            },
+            Step::Asked(Request::Associate) => {
+                if let Some(stream) = self.stream(id) {
+                    stream.stage = Stage::Relaying;
+                    self.timers.set(id.index, None);
+                    self.requests.relay(id);
+                }
+            }
+            Step::Refuse(words) => {
+                self.stats.socks_malformed += 1;
+                self.say_last(id, &words);
+            }
+            Step::Alien => {
+                self.stats.socks_malformed += 1;
+                self.drop_stream(id);
+            }
+        }
+    }
+
+    /// The shell has opened a socket for a relay, or could not.
+    pub(super) fn on_relaying(&mut self, id: FlowId, at: Option<SocketAddr>) {
+        let Some(stream) = self.stream(id).filter(|stream| stream.is_relaying()) else {
+            return;
+        };
+        match at {
+            Some(at) => {
+                stream.said = Reply::Succeeded.message(Some(at));
+                self.requests.readable(id);
+                self.requests.resume(id);
+            }
+            None => self.refuse(id, NotReached::Full),
+        }
+    }
+
+    /// No new streams; those whose program has ended may finish, the others are aborted.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.advance(now);
+        self.closing = true;
+        self.abort_where(|stream| !stream.gone);
+    }
+
+    pub(super) fn abort_all(&mut self, now: Instant) {
+        self.advance(now);
+        self.abort_where(|_| true);
+    }
+
+    fn abort_where(&mut self, which: impl Fn(&Stream) -> bool) {
+        let now = self.now;
+        for id in self.streams_where(which) {
+            let Some(stream) = self.stream(id) else { continue };
+            match stream.live() {
+                Some(conn) => {
+                    conn.abort(now);
+                    self.broke(id);
+                    self.after(id);
+                }
+                None => self.drop_stream(id),
+            }
+        }
+    }
+}
+
+fn reply(why: NotReached) -> Reply {
+    match why {
+        NotReached::Refused => Reply::Refused,
+        NotReached::Unreachable | NotReached::TimedOut => Reply::HostUnreachable,
+        NotReached::NotRegistered => Reply::NetworkUnreachable,
+        NotReached::NotAllowed => Reply::NotAllowed,
+        NotReached::Full => Reply::Failed,
+    }
+}
