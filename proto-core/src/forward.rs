@@ -191,7 +191,7 @@ pub struct ForwardStats {
     pub malformed: u64,
     /// Packets from the tunnel with a wrong checksum.
     pub bad_checksum: u64,
-    /// Fragments from the tunnel: inner packets fit it.
+    /// Fragments from the tunnel, put together where all of a packet come.
     pub fragments: u64,
     /// Packets from the tunnel that belong to nothing here.
     pub stray: u64,

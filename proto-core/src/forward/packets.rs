@@ -22,6 +22,9 @@ impl Stack {
         };
         if parsed.fragment != Fragment::No {
             self.stats.fragments += 1;
+            if let Some(whole) = self.partial.take((), &packet, &parsed, now) {
+                self.handle_packet(whole.into(), now);
+            }
             return;
         }
         if !packet::verify_checksums(&parsed, &packet) {

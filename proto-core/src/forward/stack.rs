@@ -23,6 +23,8 @@ use crate::id::ServiceIndex;
 use crate::link::LinkEvent;
 use crate::local::{FromLocal, ToLocal};
 use crate::rng::{Rng, SeededMap};
+use crate::routing::packet::split;
+use crate::routing::reassembly::{Reassembler, ReassemblyLimits};
 use crate::timer::DeadlineIndex;
 
 /// Where our ports begin, and how many there are: the dynamic ports (RFC 6335 §6).
@@ -68,6 +70,10 @@ pub(super) struct Stack {
     /// Packets that are no stream's, with the service each is for.
     packets: VecDeque<(ServiceIndex, Vec<u8>)>,
     packets_next: bool,
+    /// What is left of a packet that was too large for one piece.
+    fragments: VecDeque<Vec<u8>>,
+    /// Fragments of services, until their packet is whole.
+    pub(super) partial: Reassembler<()>,
     /// Datagrams that wait for their service to be registered, oldest first.
     pub(super) early: VecDeque<Early>,
     /// UDP flows by who speaks to whom, and by our port.
@@ -98,6 +104,8 @@ impl Stack {
             sending: VecDeque::new(),
             packets: VecDeque::new(),
             packets_next: false,
+            fragments: VecDeque::new(),
+            partial: Reassembler::new(ReassemblyLimits::default(), &mut rng),
             early: VecDeque::new(),
             udp: Expiring::new(limits.udp_flows.min(usize::from(PORTS.1) / 2), &mut rng),
             udp_ports: rng.map(),
@@ -225,7 +233,7 @@ impl Stack {
     }
 
     pub(super) fn has_packets(&self) -> bool {
-        !self.packets.is_empty() || !self.sending.is_empty()
+        !self.packets.is_empty() || !self.sending.is_empty() || !self.fragments.is_empty()
     }
 
     /// The next packet for the tunnel; `mtu` is that of a service, `None` while it is not registered.
@@ -251,11 +259,23 @@ impl Stack {
     }
 
     fn pop_packet(&mut self, mtu: &dyn Fn(ServiceIndex) -> Option<usize>) -> Option<Vec<u8>> {
+        if let Some(fragment) = self.fragments.pop_front() {
+            return Some(fragment);
+        }
         loop {
             let (service, packet) = self.packets.pop_front()?;
             match mtu(service) {
                 None => self.stats.datagrams_early += 1,
-                Some(mtu) if packet.len() > mtu => self.stats.datagrams_too_large += 1,
+                Some(mtu) if packet.len() > mtu => {
+                    let id = self.rng.next_u64() as u32;
+                    let fragments = &mut self.fragments;
+                    if !split(&packet, mtu, id, &mut |fragment| fragments.push_back(fragment)) {
+                        self.stats.datagrams_too_large += 1;
+                    }
+                    if let Some(first) = self.fragments.pop_front() {
+                        return Some(first);
+                    }
+                }
                 Some(_) => return Some(packet),
             }
         }
@@ -323,10 +343,15 @@ impl Stack {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let early = self.early.front().map(|early| early.until);
-        [self.timers.earliest(), self.udp.next_expiry(UDP_IDLE), early]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.timers.earliest(),
+            self.udp.next_expiry(UDP_IDLE),
+            self.partial.poll_timeout(),
+            early,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -340,6 +365,7 @@ impl Stack {
         while let Some((_, port)) = self.udp.pop_expired(self.now, UDP_IDLE) {
             self.udp_ports.remove(&port);
         }
+        while self.partial.pop_expired(self.now).is_some() {}
         while self.early.pop_front_if(|early| early.until <= now).is_some() {
             self.stats.datagrams_early += 1;
         }
