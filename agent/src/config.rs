@@ -159,7 +159,8 @@ impl Config {
     }
 }
 
-fn tunnel_addresses(settings: &Settings, has_v6: bool) -> Result<Vec<IpAddr>, SettingsError> {
+/// This host's addresses in the tunnel.
+pub(crate) fn tunnel_addresses(settings: &Settings, has_v6: bool) -> Result<Vec<IpAddr>, SettingsError> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     if let Some(input) = settings.input("tunnel_address") {
         for value in input.one_or_many() {

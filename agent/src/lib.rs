@@ -2,11 +2,17 @@
 //!
 //! # Map
 //! * `ztna up` (`up.rs`): a tunnel interface on this host, whose packets reach services.
+//! * `ztna forward`, `ztna socks`, `ztna connect` (`forward.rs`, `socks.rs`, `connect.rs`, and `rootless.rs` beneath
+//!   them): the same services without a tunnel interface, and without root.
 //! * `ztna pki` ([`pki`]): a development CA and certificates.
 
 pub mod config;
+pub mod connect;
+pub mod forward;
 pub mod pki;
+pub mod rootless;
 mod snapshot;
+pub mod socks;
 mod up;
 
 use std::ffi::OsString;
@@ -40,6 +46,18 @@ pub enum Command {
     /// Settings come from flags, from the environment (ZTNA_*), and from /etc/ztna/agent.json, in this order. Needs
     /// CAP_NET_ADMIN or root.
     Up(config::UpArgs),
+    /// Lead local ports to services, without root
+    ///
+    /// For example: ztna forward web-app:8080 --listen 127.0.0.1:8080 dns:53/udp --listen 127.0.0.1:5353
+    Forward(forward::ForwardArgs),
+    /// Be a SOCKS 5 proxy to services, without root
+    ///
+    /// Programs name services as web-app or web-app.ztna, or by their virtual addresses; nothing else is reached.
+    Socks(socks::SocksArgs),
+    /// Join standard input and output to a port of a service, without root
+    ///
+    /// For example: ssh -o ProxyCommand='ztna connect %h:%p' web-app
+    Connect(connect::ConnectArgs),
     /// Make a development CA and certificates
     #[command(subcommand)]
     Pki(pki::PkiCommand),
@@ -53,6 +71,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match &args.command {
         Command::Up(args) => up::run(args),
+        Command::Forward(args) => forward::run(args),
+        Command::Socks(args) => socks::run(args),
+        Command::Connect(args) => match connect::run(args) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Pki(command) => pki::run(command),
     };
     exit::conclude(NAME, result)

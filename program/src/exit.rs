@@ -91,9 +91,14 @@ pub fn conclude(program: &str, result: Result<(), Failure>) -> ExitCode {
         Err(failure @ Failure::Start(_)) => (failure, 2),
         Err(failure @ Failure::Run(_)) => (failure, 1),
     };
-    // Nobody may be listening; the code says enough then.
-    let _ = writeln!(std::io::stderr(), "{program}: {failure}");
+    complain(program, &failure.to_string());
     ExitCode::from(code)
+}
+
+/// Says what went wrong on stderr, in one line.
+pub fn complain(program: &str, line: &str) {
+    // Nobody may be listening; the code says enough then.
+    let _ = writeln!(std::io::stderr(), "{program}: {line}");
 }
 
 /// Prints the answer to a command that ends at once.

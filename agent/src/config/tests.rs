@@ -44,6 +44,10 @@ fn every_setting_is_documented() {
     let mut command = Args::command();
     command.build();
     program::args::documented(text, &SCHEMA, command.find_subcommand("up").unwrap()).unwrap();
+    for rootless in ["forward", "socks", "connect"] {
+        let subcommand = command.find_subcommand(rootless).unwrap();
+        program::args::documented(text, &Schema::new(&[], &[]), subcommand).unwrap();
+    }
     let pki = command.find_subcommand("pki").unwrap();
     for tool in pki.get_subcommands().filter(|tool| tool.get_name() != "help") {
         program::args::documented(text, &Schema::new(&[], &[]), tool).unwrap();

@@ -11,7 +11,7 @@ use slab::Slab;
 use super::conn::Clock;
 use super::names::Directory;
 use super::output::LocalQueue;
-use super::streams::Stream;
+use super::streams::{Stream, Turns};
 use super::udp::UdpFlow;
 use super::{
     ForwardConfig, ForwardEvent, ForwardLimits, ForwardStats, Listens, REGISTRATION_PATIENCE, UDP_IDLE,
@@ -63,6 +63,8 @@ pub(super) struct Stack {
     generation: u32,
     /// Streams by our port.
     pub(super) tcp: SeededMap<u16, FlowId>,
+    /// Who connects next, by service.
+    pub(super) turns: Vec<Turns>,
     /// Deadlines of streams, by slot.
     pub(super) timers: DeadlineIndex,
     /// Streams that may have a segment to send, each once; also some that are gone.
@@ -94,12 +96,13 @@ impl Stack {
         let directory = Directory::new(&config.agent.services, &config.addresses, &mut rng);
         Self {
             registrations: vec![Registration::Pending; directory.len()],
-            directory,
             listeners: config.listeners.clone(),
             limits,
             slots: Slab::new(),
             generation: 0,
             tcp: rng.map(),
+            turns: (0..directory.len()).map(|_| Turns::default()).collect(),
+            directory,
             timers: DeadlineIndex::default(),
             sending: VecDeque::new(),
             packets: VecDeque::new(),
@@ -295,6 +298,7 @@ impl Stack {
 
     /// Removes a stream with its port and timer.
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Stream> {
+        self.not_opening(id);
         self.stream(id)?;
         self.timers.set(id.index, None);
         let stream = self.slots.remove(id.index as usize).stream;

@@ -3,6 +3,7 @@
 //! A stream that does not reach its service hears so in the words of its protocol: a SOCKS reply, else a reset. One that
 //! has reached it hears what the service does: bytes, an end, a reset.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,16 @@ const LEAVING: Duration = Duration::from_secs(2);
 
 /// Bytes of a program that was refused are read into this and forgotten.
 const DISCARDED: usize = 4096;
+
+/// Connections to one service that are opened at a time; a connector takes 128 of an agent, for all its services.
+const OPENING: usize = 32;
+
+/// Whose turn it is to connect to a service.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    opening: usize,
+    waiting: VecDeque<FlowId>,
+}
 
 /// Where a stream goes.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +57,8 @@ pub(super) struct Stream {
     route: Option<Route>,
     /// Whether it stands among those that may send.
     pub(super) entered: bool,
+    /// Counted among those of its service that are being opened.
+    opening: bool,
     stage: Stage,
 }
 
@@ -120,6 +133,7 @@ impl Stack {
             gone: false,
             route: None,
             entered: false,
+            opening: false,
             stage,
         };
         let id = match listens {
@@ -160,12 +174,15 @@ impl Stack {
 
     fn connect(&mut self, id: FlowId) {
         let (clock, seed) = (self.clock(), self.rng.next_u64());
-        let Some(Route { remote, .. }) = self.stream(id).and_then(|stream| stream.route) else {
+        let Some(Route { remote, service, .. }) = self.stream(id).and_then(|stream| stream.route) else {
             return;
         };
         let Some(address) = self.directory.local(remote.ip()) else {
             return self.refuse(id, NotReached::NotAllowed);
         };
+        if !self.may_open(id, service) {
+            return;
+        }
         let Some(port) = Self::free_port(&mut self.rng, &self.tcp) else {
             return self.refuse(id, NotReached::Full);
         };
@@ -186,6 +203,47 @@ impl Stack {
         self.tcp.insert(port, id);
         self.timers.set(id.index, Some(until));
         self.enter(id);
+    }
+
+    /// Whether the connection may be opened now; else it waits for its turn. A connector bounds the handshakes of one
+    /// agent, and would refuse what is beyond.
+    fn may_open(&mut self, id: FlowId, service: ServiceIndex) -> bool {
+        let until = self.now + CONNECT_PATIENCE;
+        let Some(turns) = self.turns.get_mut(usize::from(service.0)) else {
+            return false;
+        };
+        if turns.opening >= OPENING {
+            turns.waiting.push_back(id);
+            self.timers.set(id.index, Some(until));
+            return false;
+        }
+        turns.opening += 1;
+        if let Some(stream) = self.stream(id) {
+            stream.opening = true;
+        }
+        true
+    }
+
+    /// A stream is opened, or never will be: the next one has its turn.
+    pub(super) fn not_opening(&mut self, id: FlowId) {
+        let Some(stream) = self.stream(id) else { return };
+        let Some(service) = stream.service() else { return };
+        if !std::mem::replace(&mut stream.opening, false) {
+            return;
+        }
+        if let Some(turns) = self.turns.get_mut(usize::from(service.0)) {
+            turns.opening -= 1;
+        }
+        while !self.closing
+            && let Some(turns) = self.turns.get_mut(usize::from(service.0))
+            && turns.opening < OPENING
+            && let Some(next) = turns.waiting.pop_front()
+        {
+            let waits = |stream: &mut Stream| matches!(stream.stage, Stage::Waiting);
+            if self.stream(next).is_some_and(waits) {
+                self.connect(next);
+            }
+        }
     }
 
     pub(super) fn on_stream_registered(&mut self, id: FlowId) {
@@ -240,6 +298,7 @@ impl Stack {
     /// Says something to a program and lets it go.
     fn say_last(&mut self, id: FlowId, words: &[u8]) {
         let until = self.now + LEAVING;
+        self.not_opening(id);
         let Some(stream) = self.stream(id) else { return };
         stream.said.extend_from_slice(words);
         stream.stage = Stage::Leaving;
@@ -351,7 +410,15 @@ impl Stack {
                 self.stats.socks_malformed += 1;
                 self.drop_stream(id);
             }
-            Stage::Waiting => self.refuse(id, NotReached::NotRegistered),
+            Stage::Waiting => {
+                let service = stream.service();
+                let registration = service.map(|service| self.registration(service));
+                let why = match registration {
+                    Some(Registration::Registered) => NotReached::TimedOut,
+                    Some(Registration::Pending | Registration::Denied) | None => NotReached::NotRegistered,
+                };
+                self.refuse(id, why);
+            }
             Stage::Live { conn, until } if !conn.is_opened() && *until <= now => {
                 self.refuse(id, NotReached::TimedOut);
             }
@@ -413,6 +480,7 @@ impl Stack {
         }
         if notice.opened {
             self.stats.established += 1;
+            self.not_opening(id);
             if socks && let Some(stream) = self.stream(id) {
                 stream.said = Reply::Succeeded.message(local);
                 self.requests.readable(id);
