@@ -74,6 +74,8 @@ pub struct ForwardLimits {
     pub datagrams: usize,
     /// Datagrams that wait for a service to be registered.
     pub early_datagrams: usize,
+    /// Bytes that the buffers of all connections hold; beyond it each keeps the little that it needs to get on.
+    pub buffers: usize,
 }
 
 impl Default for ForwardLimits {
@@ -83,6 +85,7 @@ impl Default for ForwardLimits {
             udp_flows: 4096,
             datagrams: 1024,
             early_datagrams: 64,
+            buffers: 256 << 20,
         }
     }
 }
@@ -267,6 +270,11 @@ impl<Q: Provider> Forwarder<Q> {
     /// Streams at this moment.
     pub fn streams(&self) -> usize {
         self.stack.streams()
+    }
+
+    /// Bytes that the buffers of all connections hold at this moment.
+    pub fn buffered(&self) -> usize {
+        self.stack.buffered()
     }
 
     /// UDP flows at this moment.

@@ -18,6 +18,7 @@ pub(crate) struct ForwardSnapshot {
     stats: ForwardStats,
     streams: usize,
     udp_flows: usize,
+    buffered: usize,
     agent: AgentStats,
     link: LinkStats,
     pool: PoolStats,
@@ -35,6 +36,7 @@ impl Snapshot for ForwardSnapshot {
             stats: machine.stats(),
             streams: machine.streams(),
             udp_flows: machine.udp_flows(),
+            buffered: machine.buffered(),
             agent: machine.agent_stats(),
             link: machine.link_stats(),
             pool: machine.pool_stats(),
@@ -100,6 +102,11 @@ impl ForwardSnapshot {
                 self.streams as u64,
             ),
             ("ztna_forward_udp_flows", "UDP flows now.", self.udp_flows as u64),
+            (
+                "ztna_forward_buffer_bytes",
+                "Memory of all connections' buffers.",
+                self.buffered as u64,
+            ),
         ];
         for (name, help, value) in gauges {
             text.gauge(name, help, value);

@@ -5,12 +5,10 @@ use std::time::Instant;
 
 use super::NotReached;
 use super::stack::Stack;
+use crate::backend::FlowId;
 use crate::quic::Datagram;
-use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, TcpFlags};
-
-/// The protocol numbers of the flows that an ICMP error can be about.
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, TCP, TcpFlags, UDP};
+use crate::tcp::Segment;
 
 impl Stack {
     /// Takes one packet; the agent has let it in, so it comes from an address of a service.
@@ -36,22 +34,22 @@ impl Stack {
             return;
         }
         match parsed.kind {
-            Kind::Tcp(flags) => self.on_segment(&parsed, flags, packet),
+            Kind::Tcp(flags) => self.on_segment(&parsed, flags, &packet),
             Kind::Udp => self.on_udp(&parsed, packet),
             Kind::IcmpError => self.on_error(&parsed, &packet),
             Kind::EchoRequest | Kind::EchoReply | Kind::Other => self.stats.stray += 1,
         }
     }
 
-    fn on_segment(&mut self, parsed: &Parsed, flags: TcpFlags, packet: Datagram) {
+    fn on_segment(&mut self, parsed: &Parsed, flags: TcpFlags, packet: &[u8]) {
         let source = SocketAddr::new(parsed.flow.source, parsed.flow.source_port);
         let id = self.tcp.get(&parsed.flow.destination_port).copied();
         let id = id.filter(|id| self.stream(*id).and_then(|stream| stream.remote()) == Some(source));
         match id {
-            Some(id) => self.feed(id, packet),
+            Some(id) => self.feed(id, parsed, packet),
             None => {
                 self.stats.stray += 1;
-                self.answer_stray(parsed, flags, &packet);
+                self.answer_stray(parsed, flags, packet);
             }
         }
     }
@@ -67,13 +65,14 @@ impl Stack {
         }
     }
 
-    fn feed(&mut self, id: crate::backend::FlowId, packet: Datagram) {
-        let clock = self.clock();
-        let Some(stream) = self.stream(id) else { return };
-        let service = stream.service();
-        let reply = stream.receive(packet, clock);
-        if let (Some(service), Some(reply)) = (service, reply) {
-            self.push_packet(service, reply);
+    fn feed(&mut self, id: FlowId, parsed: &Parsed, packet: &[u8]) {
+        let Some(segment) = Segment::parse(parsed, packet) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let now = self.now;
+        if let Some(stream) = self.stream(id) {
+            stream.receive(&segment, now);
         }
         self.after(id);
     }

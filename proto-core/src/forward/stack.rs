@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::conn::Clock;
 use super::names::Directory;
 use super::output::LocalQueue;
 use super::streams::{Stream, Turns};
@@ -25,6 +24,7 @@ use crate::local::{FromLocal, ToLocal};
 use crate::rng::{Rng, SeededMap};
 use crate::routing::packet::split;
 use crate::routing::reassembly::{Reassembler, ReassemblyLimits};
+use crate::tcp::{Budget, IsnSource};
 use crate::timer::DeadlineIndex;
 
 /// Where our ports begin, and how many there are: the dynamic ports (RFC 6335 §6).
@@ -84,7 +84,10 @@ pub(super) struct Stack {
     pub(super) requests: LocalQueue,
     events: VecDeque<ForwardEvent>,
     pub(super) rng: Rng,
-    start: Instant,
+    /// Draws initial sequence numbers.
+    pub(super) isn: IsnSource,
+    /// What the buffers of all connections may hold.
+    pub(super) budget: Budget,
     pub(super) now: Instant,
     pub(super) stats: ForwardStats,
     pub(super) closing: bool,
@@ -114,8 +117,9 @@ impl Stack {
             udp_ports: rng.map(),
             requests: LocalQueue::new(limits.datagrams),
             events: VecDeque::new(),
+            isn: IsnSource::new(&mut rng, now),
+            budget: Budget::new(limits.buffers),
             rng,
-            start: now,
             now,
             stats: ForwardStats::default(),
             closing: false,
@@ -134,19 +138,18 @@ impl Stack {
         self.udp.len()
     }
 
+    /// The bytes that the buffers of all connections hold.
+    pub(super) fn buffered(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// Whether every stream has come to its end. A scan, for the orderly end only.
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.iter().all(|(_, slot)| slot.stream.is_lingering())
     }
 
     pub(super) fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
-    }
-
-    pub(super) fn clock(&self) -> Clock {
-        Clock {
-            start: self.start,
-            now: self.now,
-        }
     }
 
     pub(super) fn registration(&self, service: ServiceIndex) -> Registration {

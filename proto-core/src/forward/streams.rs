@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::conn::{Clock, Conn};
+use super::conn::Conn;
 use super::socks::{Negotiation, Reply, Request, Step};
 use super::stack::{Registration, Stack};
 use super::{
@@ -16,10 +16,14 @@ use super::{
 use crate::backend::FlowId;
 use crate::id::ServiceIndex;
 use crate::local::ListenerIndex;
-use crate::quic::Datagram;
+use crate::routing::packet::{FiveTuple, TCP};
+use crate::tcp::Segment;
 
 /// How long a program may take to read a refusal and go.
 const LEAVING: Duration = Duration::from_secs(2);
+
+/// The least pause of a stream's timer.
+const SOON: Duration = Duration::from_micros(100);
 
 /// Bytes of a program that was refused are read into this and forgotten.
 const DISCARDED: usize = 4096;
@@ -99,9 +103,16 @@ impl Stream {
         matches!(&self.stage, Stage::Live { conn, .. } if !conn.is_opened())
     }
 
-    /// Takes a segment of the service; returns what is answered at once.
-    pub(super) fn receive(&mut self, packet: Datagram, clock: Clock) -> Option<Vec<u8>> {
-        self.live()?.receive(packet, clock)
+    /// Whether its program has gone, and nothing is left but to answer a repeated end.
+    pub(super) fn is_lingering(&self) -> bool {
+        matches!(&self.stage, Stage::Live { conn, .. } if conn.is_lingering())
+    }
+
+    /// Takes a segment of the service.
+    pub(super) fn receive(&mut self, segment: &Segment<'_>, now: Instant) {
+        if let Some(conn) = self.live() {
+            conn.receive(segment, now);
+        }
     }
 
     fn live(&mut self) -> Option<&mut Conn> {
@@ -173,7 +184,6 @@ impl Stack {
     }
 
     fn connect(&mut self, id: FlowId) {
-        let (clock, seed) = (self.clock(), self.rng.next_u64());
         let Some(Route { remote, service, .. }) = self.stream(id).and_then(|stream| stream.route) else {
             return;
         };
@@ -187,9 +197,15 @@ impl Stack {
             return self.refuse(id, NotReached::Full);
         };
         let local = SocketAddr::new(address, port);
-        let Some(conn) = Conn::open(local, remote, seed, clock) else {
-            return self.refuse(id, NotReached::NotAllowed);
+        let flow = FiveTuple {
+            source: address,
+            destination: remote.ip(),
+            protocol: TCP,
+            source_port: port,
+            destination_port: remote.port(),
         };
+        let isn = self.isn.draw(&flow, self.now);
+        let conn = Conn::open(flow, isn, &self.budget, self.now);
         let until = self.now + CONNECT_PATIENCE;
         if let Some(stream) = self.stream(id) {
             if let Some(route) = &mut stream.route {
@@ -359,11 +375,11 @@ impl Stack {
         id: FlowId,
         mtu: &dyn Fn(ServiceIndex) -> Option<usize>,
     ) -> Option<Vec<u8>> {
-        let clock = self.clock();
+        let now = self.now;
         let stream = self.stream(id)?;
         let mtu = stream.service().and_then(mtu);
         let segment = match (&mut stream.stage, mtu) {
-            (Stage::Live { conn, .. }, Some(mtu)) => conn.send(mtu, clock),
+            (Stage::Live { conn, .. }, Some(mtu)) => conn.send(mtu, now),
             (
                 Stage::Live { .. }
                 | Stage::Negotiating(_)
@@ -385,7 +401,7 @@ impl Stack {
     /// Nothing to send: the timer says when to look again.
     fn rest(&mut self, id: FlowId, registered: bool) {
         self.look(id);
-        let clock = self.clock();
+        let now = self.now;
         let Some(Stream {
             stage: Stage::Live { conn, until },
             ..
@@ -395,11 +411,12 @@ impl Stack {
         };
         let give_up = if conn.is_opened() { conn.deadline() } else { *until };
         let at = if registered {
-            conn.wakes(clock).min(give_up.max(clock.now))
+            conn.wakes().min(give_up)
         } else {
             give_up
         };
-        self.timers.set(id.index, Some(at));
+        // What is overdue is found at the next moment, never at this one again.
+        self.timers.set(id.index, Some(at.max(now + SOON)));
     }
 
     pub(super) fn on_stream_timer(&mut self, id: FlowId) {
@@ -423,7 +440,10 @@ impl Stack {
                 self.refuse(id, NotReached::TimedOut);
             }
             Stage::Live { conn, .. } if conn.is_opened() && conn.is_overdue(now) => self.on_silent(id),
-            Stage::Live { .. } => self.after(id),
+            Stage::Live { conn, .. } => {
+                conn.handle_timeout(now);
+                self.after(id);
+            }
             Stage::Relaying => {}
             Stage::Leaving => self.drop_stream(id),
         }
@@ -526,7 +546,7 @@ impl Stack {
             return taken;
         }
         let Some(conn) = stream.live() else { return 0 };
-        let taken = conn.drain(take);
+        let taken = conn.drain(take, now);
         self.stats.bytes_received += taken as u64;
         // Also without a byte taken: the socket may be full, or the end may have come.
         self.after(id);
@@ -543,7 +563,7 @@ impl Stack {
         let stream = self.stream(id)?;
         match &mut stream.stage {
             Stage::Live { conn, .. } => {
-                let filled = conn.fill(fill)?;
+                let filled = conn.fill(fill, now)?;
                 if filled > 0 {
                     self.stats.bytes_sent += filled as u64;
                     self.after(id);

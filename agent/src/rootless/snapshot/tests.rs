@@ -7,6 +7,7 @@ fn every_series_and_every_reason_is_documented() {
         stats: ForwardStats::default(),
         streams: 0,
         udp_flows: 0,
+        buffered: 0,
         agent: AgentStats::default(),
         link: LinkStats::default(),
         pool: PoolStats::default(),
