@@ -66,7 +66,22 @@ impl Snapshot for ConnectorSnapshot {
             "Services registered now.",
             registered.count() as u64,
         );
+        text.gauge(
+            "ztna_connector_tcp_buffered_bytes",
+            "Memory that the buffers of TCP sessions hold now.",
+            netstack.tcp_buffered,
+        );
         let mut counter = |name: &str, help: &str, value| text.counter(name, help, value);
+        counter(
+            "ztna_connector_tcp_retransmits_total",
+            "TCP segments sent to agents again.",
+            netstack.tcp_retransmits,
+        );
+        counter(
+            "ztna_connector_tcp_timeouts_total",
+            "TCP retransmission timeouts.",
+            netstack.tcp_timeouts,
+        );
         counter(
             "ztna_connector_forwarded_packets_total",
             "UDP payloads and TCP segments with payload taken from agents.",
@@ -177,6 +192,8 @@ fn drops(
         ("icmp_limited", netstack.icmp_limited),
         ("unsupported", netstack.unsupported),
         ("tcp_full", netstack.tcp_full),
+        ("tcp_backlog", netstack.tcp_backlog),
+        ("tcp_memory", netstack.tcp_dropped),
         ("udp_evicted", netstack.udp_evicted),
         ("tunnel_full", netstack.tunnel_full),
         ("backend_full", netstack.backend_full),

@@ -1,6 +1,6 @@
 //! The connector's network stack: IP packets of agents on one side, backend sockets on the other.
 //!
-//! It terminates TCP (each session a small smoltcp stack of its own), carries UDP (one backend flow per agent flow) and
+//! It terminates TCP (each session a [`Connection`](crate::tcp::Connection) of its own), carries UDP (one backend flow per agent flow) and
 //! answers ICMP echo, for several services at once. Answers carry the virtual address and port that the agent spoke
 //! to. It knows neither QUIC nor sockets: packets for the tunnel are taken only while the tunnel has room, bytes for and
 //! from backends only when the shell's sockets are ready, so that back-pressure reaches through in both directions.
@@ -29,6 +29,7 @@ use crate::quic::Datagram;
 use crate::rng::{Rng, SeededMap};
 use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, Unreachable};
 use crate::routing::reassembly::{Reassembler, ReassemblyLimits};
+use crate::tcp::{Budget, Config, IsnSource};
 use crate::timer::DeadlineIndex;
 use icmp::Allowance;
 use output::{BackendQueue, TunnelQueues};
@@ -55,10 +56,15 @@ pub struct NetstackService {
 /// Table sizes of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetstackLimits {
-    /// TCP sessions; each has 512 KiB of buffers, of which the system backs only the part in use.
+    /// TCP sessions.
     pub tcp_sessions: usize,
-    /// TCP sessions of one agent address that wait for their backend.
+    /// TCP sessions of one agent address that wait for their backend or for the end of their handshake.
     pub tcp_pending_per_source: usize,
+    /// Bytes that one TCP session may buffer in each direction. Buffers begin with nothing and grow with the product of
+    /// bandwidth and delay.
+    pub tcp_buffer: usize,
+    /// Bytes that all TCP sessions may buffer together; where they do, buffers stay as they are.
+    pub tcp_memory: usize,
     /// UDP flows; each is a socket of the shell. Beyond it the agent address with most of them gives up its oldest.
     pub udp_flows: usize,
     /// UDP flows of one agent address; beyond it the oldest of its own gives way.
@@ -74,13 +80,25 @@ pub struct NetstackLimits {
 impl Default for NetstackLimits {
     fn default() -> Self {
         Self {
-            tcp_sessions: 1024,
+            tcp_sessions: 16_384,
             tcp_pending_per_source: 128,
+            tcp_buffer: 4 << 20,
+            tcp_memory: 256 << 20,
             udp_flows: 4096,
             udp_flows_per_source: 1024,
             reassembly: ReassemblyLimits::default(),
             tunnel_queue: 2048,
             backend_queue: 4096,
+        }
+    }
+}
+
+impl NetstackLimits {
+    fn tcp_connection(&self) -> Config {
+        Config {
+            send_buffer: self.tcp_buffer,
+            receive_buffer: self.tcp_buffer,
+            ..Config::default()
         }
     }
 }
@@ -109,6 +127,16 @@ pub struct NetstackStats {
     pub tcp_sessions: u64,
     /// TCP sessions whose backend could not be reached or that broke.
     pub tcp_errors: u64,
+    /// TCP segments sent again.
+    pub tcp_retransmits: u64,
+    /// TCP retransmission timeouts.
+    pub tcp_timeouts: u64,
+    /// TCP segments of agents for which there was no room, which their senders repeat.
+    pub tcp_dropped: u64,
+    /// TCP connections that found too many of their agent's unanswered; the agent asks again.
+    pub tcp_backlog: u64,
+    /// Bytes that the buffers of TCP sessions hold now.
+    pub tcp_buffered: u64,
     /// UDP flows begun.
     pub udp_flows: u64,
     /// ICMP echo requests answered.
@@ -133,7 +161,7 @@ pub struct NetstackStats {
     pub icmp_limited: u64,
     /// Packets of protocols that are not carried, or that the service does not speak.
     pub unsupported: u64,
-    /// TCP connections refused because a table was full.
+    /// TCP connections refused because the table was full.
     pub tcp_full: u64,
     /// UDP flows that gave way to newer ones.
     pub udp_evicted: u64,
@@ -171,6 +199,8 @@ pub struct Netstack {
     slots: Slab<Slot>,
     generation: u32,
     tcp: SeededMap<(ServiceIndex, FiveTuple), FlowId>,
+    /// What the buffers of all sessions share.
+    tcp_memory: Budget,
     /// Sessions of each agent address that have not completed their handshake.
     tcp_pending: SeededMap<IpAddr, usize>,
     /// Sessions of which only the memory is left.
@@ -182,8 +212,8 @@ pub struct Netstack {
     timers: DeadlineIndex,
     tunnel: TunnelQueues,
     backend: BackendQueue,
+    isn: IsnSource,
     rng: Rng,
-    start: Instant,
     now: Instant,
     stats: NetstackStats,
 }
@@ -205,14 +235,15 @@ impl Netstack {
             slots: Slab::new(),
             generation: 0,
             tcp: rng.map(),
+            tcp_memory: Budget::new(limits.tcp_memory),
             tcp_pending: rng.map(),
             lingering: Expiring::new(limits.tcp_sessions, &mut rng),
             udp: Grouped::new(limits.udp_flows, limits.udp_flows_per_source, &mut rng),
             fragments: Reassembler::new(limits.reassembly, &mut rng),
             icmp: Allowance::new(now),
             timers: DeadlineIndex::default(),
+            isn: IsnSource::new(&mut rng, now),
             rng,
-            start: now,
             now,
             stats: NetstackStats::default(),
         }
@@ -220,7 +251,10 @@ impl Netstack {
 
     /// Counters.
     pub fn stats(&self) -> NetstackStats {
-        self.stats
+        NetstackStats {
+            tcp_buffered: self.tcp_memory.used() as u64,
+            ..self.stats
+        }
     }
 
     /// Flows of both kinds.
@@ -245,9 +279,7 @@ impl Netstack {
             self.stats.malformed += 1;
             return;
         };
-        // TCP is verified where it is taken: by smoltcp, or where a packet has no session yet.
-        let is_tcp = matches!(parsed.kind, Kind::Tcp(_));
-        if !is_tcp && !packet::verify_checksums(&parsed, &packet) {
+        if !packet::verify_checksums(&parsed, &packet) {
             self.stats.bad_checksum += 1;
             return;
         }

@@ -116,6 +116,20 @@ pub struct Stats {
     pub dropped: u64,
 }
 
+impl Stats {
+    /// By how much these have grown since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            retransmits: self.retransmits - earlier.retransmits,
+            timeouts: self.timeouts - earlier.timeouts,
+            probes: self.probes - earlier.probes,
+            undone: self.undone - earlier.undone,
+            dropped: self.dropped - earlier.dropped,
+        }
+    }
+}
+
 /// What the two timestamps of a connection are counted from.
 #[derive(Clone, Copy, Debug)]
 struct Timestamps {

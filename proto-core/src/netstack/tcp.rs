@@ -1,11 +1,10 @@
-//! TCP: every session is a smoltcp stack with one socket, fed and drained packet by packet.
+//! TCP: every session is one [`Connection`](crate::tcp::Connection), fed and drained packet by packet.
 //!
 //! A session begins with a SYN that is held until the backend answers: the agent's connection is accepted, refused or
-//! times out as the backend does. From then on bytes move when both sides can: the socket's window closes while the
-//! backend is slow, and the backend is not read while the socket is full. When both ends are closed and the backend has
+//! times out as the backend does. From then on bytes move when both sides can: the window closes while the backend is
+//! slow, and the backend is not read while the connection has no room. When both ends are closed and the backend has
 //! every byte, the buffers go at once and a few bytes remember the end (TIME-WAIT).
 
-mod device;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -18,7 +17,8 @@ use crate::expiring::Inserted;
 use crate::id::ServiceIndex;
 use crate::quic::Datagram;
 use crate::routing::packet::{self, FiveTuple, Parsed, TcpFlags, Unreachable};
-use session::{Clock, LINGER, Live, Rest};
+use crate::tcp::Segment;
+use session::{LINGER, Live, Rest};
 
 /// One TCP session.
 #[derive(Debug)]
@@ -61,15 +61,18 @@ impl Netstack {
         match &mut session.stage {
             Stage::Live(_) => {
                 self.stats.forwarded_packets += u64::from(!parsed.payload.is_empty());
-                self.feed(id, packet);
-            }
-            // The others are not checked by smoltcp.
-            Stage::Pending { .. } | Stage::Lingering { .. } if !packet::verify_checksums(parsed, &packet) => {
-                self.stats.bad_checksum += 1;
+                match Segment::parse(parsed, &packet) {
+                    Some(segment) => self.feed(id, &segment),
+                    None => self.stats.malformed += 1,
+                }
             }
             Stage::Pending { .. } if flags.rst => self.end(id, true),
             // A repeated SYN waits in place of the first: the agent may have begun anew.
-            Stage::Pending { syn, .. } if opens => *syn = packet,
+            Stage::Pending { syn, .. } if opens => {
+                if Segment::parse(parsed, &packet).is_some() {
+                    *syn = packet;
+                }
+            }
             Stage::Pending { .. } => {}
             // The agent uses the port again (RFC 9293 §3.6.1).
             Stage::Lingering { .. } if opens => {
@@ -87,9 +90,7 @@ impl Netstack {
     }
 
     fn on_unknown(&mut self, service: ServiceIndex, parsed: &Parsed, opens: bool, packet: Datagram) {
-        if !packet::verify_checksums(parsed, &packet) {
-            self.stats.bad_checksum += 1;
-        } else if opens {
+        if opens {
             self.on_syn(service, parsed, packet);
         } else {
             self.answer_reset(service, parsed, &packet);
@@ -97,7 +98,7 @@ impl Netstack {
     }
 
     fn on_syn(&mut self, service: ServiceIndex, parsed: &Parsed, syn: Datagram) {
-        if parsed.flow.source_port == 0 || parsed.flow.destination_port == 0 {
+        if Segment::parse(parsed, &syn).is_none() {
             self.stats.malformed += 1;
             return;
         }
@@ -110,9 +111,14 @@ impl Netstack {
         // While the tunnel is blocked, sessions may come and go without their turn ever coming.
         let crowded = self.tunnel.entered(service) >= 4 * self.limits.tcp_sessions;
         let full = self.tcp.len() >= self.limits.tcp_sessions || crowded;
-        if full || pending >= self.limits.tcp_pending_per_source {
+        if full {
             self.stats.tcp_full += 1;
             self.answer_reset(service, parsed, &syn);
+            return;
+        }
+        if pending >= self.limits.tcp_pending_per_source {
+            // As a listener does whose backlog is full: the agent asks again, and by then others may be done.
+            self.stats.tcp_backlog += 1;
             return;
         }
         let until = self.now + CONNECT_TIMEOUT;
@@ -132,23 +138,28 @@ impl Netstack {
     }
 
     pub(super) fn on_tcp_opened(&mut self, id: FlowId) {
-        let (clock, seed) = (self.clock(), self.rng.next_u64());
+        let now = self.now;
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
-        let (service, tuple) = (session.service, session.tuple);
+        let tuple = session.tuple;
         let Stage::Pending { syn, .. } = &mut session.stage else {
             return;
         };
         let syn = std::mem::take(syn);
-        let Some(live) = Live::new(tuple, self.mtu[usize::from(service.0)], seed, clock) else {
+        let isn = self.isn.draw(&tuple.reversed(), now);
+        let parsed = packet::parse(&syn).ok();
+        let segment = parsed.and_then(|parsed| Segment::parse(&parsed, &syn));
+        let live = segment
+            .and_then(|syn| Live::accept(&syn, self.limits.tcp_connection(), isn, &self.tcp_memory, now));
+        let Some(live) = live else {
             self.end(id, true);
             return;
         };
         if let Some(Flow::Tcp(session)) = self.flow(id) {
             session.stage = Stage::Live(Box::new(live));
         }
-        self.feed(id, syn);
+        self.after(id);
     }
 
     pub(super) fn on_tcp_refused(&mut self, id: FlowId, reason: Refusal) {
@@ -194,14 +205,13 @@ impl Netstack {
 
     /// The next segment of a session, if it has one to send.
     pub(super) fn tcp_segment(&mut self, id: FlowId) -> Option<Datagram> {
-        let clock = self.clock();
+        let now = self.now;
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return None;
         };
         let service = session.service;
         let mtu = *self.mtu.get(usize::from(service.0))?;
-        if let Some(segment) = self.live(id)?.send(mtu, clock) {
-            self.notice(id);
+        if let Some(segment) = self.live(id)?.send(mtu, now) {
             return Some(segment.into());
         }
         if let Some(Flow::Tcp(session)) = self.flow(id) {
@@ -219,18 +229,27 @@ impl Netstack {
             index,
             generation: slot.generation,
         };
-        let Flow::Tcp(session) = &slot.flow else { return };
+        let now = self.now;
+        if let Some(live) = self.live(id) {
+            live.handle_timeout(now);
+        }
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
+            return;
+        };
         match &session.stage {
-            Stage::Pending { until, .. } if *until <= self.now => {
+            Stage::Pending { until, .. } if *until <= now => {
                 self.backend.close(id);
                 self.on_tcp_refused(id, Refusal::TimedOut);
             }
-            Stage::Pending { until, .. } => self.timers.set(index, Some(*until)),
-            Stage::Live(live) if live.is_overdue(self.now) && live.is_aborted() => self.end(id, false),
-            Stage::Live(live) if live.is_overdue(self.now) => {
+            Stage::Pending { until, .. } => {
+                let until = *until;
+                self.timers.set(index, Some(until));
+            }
+            Stage::Live(live) if live.is_overdue(now) && live.is_aborted() => self.end(id, false),
+            Stage::Live(live) if live.is_overdue(now) => {
                 self.abort(id, false);
                 // The reset itself waits for room in the tunnel, but not for ever.
-                self.timers.set(index, Some(self.now + session::ABORTING));
+                self.timers.set(index, Some(now + session::ABORTING));
             }
             Stage::Live(live) => {
                 let deadline = live.deadline();
@@ -274,18 +293,12 @@ impl Netstack {
         Some(filled)
     }
 
-    fn feed(&mut self, id: FlowId, packet: Datagram) {
-        let clock = self.clock();
-        let Some(Flow::Tcp(session)) = self.flow(id) else {
-            return;
-        };
-        let service = session.service;
-        let Some(live) = self.live(id) else { return };
-        // An answer that depends on this very packet, a repeated acknowledgement say: a sender counts them.
-        if let Some(reply) = live.receive(packet, clock) {
-            self.queue(service, reply);
+    fn feed(&mut self, id: FlowId, segment: &Segment<'_>) {
+        let now = self.now;
+        if let Some(live) = self.live(id) {
+            live.receive(segment, now);
+            self.after(id);
         }
-        self.after(id);
     }
 
     fn abort(&mut self, id: FlowId, backend_is_gone: bool) {
@@ -342,17 +355,18 @@ impl Netstack {
     /// A session that has nothing to send: it sleeps until its timer, or is over.
     fn settle(&mut self, id: FlowId) {
         self.notice(id);
-        let clock = self.clock();
+        let now = self.now;
+        self.count_tcp(id);
         let Some(live) = self.live(id) else { return };
-        match live.rest(clock) {
+        match live.rest(now) {
             Rest::Until(at) => self.timers.set(id.index, Some(at)),
             Rest::Lingering(last_ack) => {
                 if let Some(Flow::Tcp(session)) = self.flow(id) {
                     session.stage = Stage::Lingering { last_ack };
                 }
-                self.timers.set(id.index, Some(clock.now + LINGER));
+                self.timers.set(id.index, Some(now + LINGER));
                 // There are no more of these than sessions, so none has to leave.
-                if let Inserted::Evicted(oldest, ()) = self.lingering.insert(id, (), clock.now) {
+                if let Inserted::Evicted(oldest, ()) = self.lingering.insert(id, (), now) {
                     self.end(oldest, false);
                 }
             }
@@ -372,6 +386,7 @@ impl Netstack {
     /// Removes a session; `tell` the shell if it still holds a socket.
     fn end(&mut self, id: FlowId, tell: bool) {
         self.not_pending(id);
+        self.count_tcp(id);
         let Some(Flow::Tcp(session)) = self.forget(id) else {
             return;
         };
@@ -401,10 +416,12 @@ impl Netstack {
         }
     }
 
-    fn clock(&self) -> Clock {
-        Clock {
-            start: self.start,
-            now: self.now,
-        }
+    /// Adds what a connection has counted to what the stack has.
+    fn count_tcp(&mut self, id: FlowId) {
+        let Some(live) = self.live(id) else { return };
+        let stats = live.count();
+        self.stats.tcp_retransmits += stats.retransmits;
+        self.stats.tcp_timeouts += stats.timeouts;
+        self.stats.tcp_dropped += stats.dropped;
     }
 }

@@ -1,27 +1,11 @@
-//! One TCP session that has its backend: a smoltcp stack with a single socket, and what its backend has been told.
+//! One TCP session that has its backend: our end of the agent's connection, and what the backend has been told.
 //!
 //! Decides what the shell has to hear after each step ([`Notice`]) and when a session is over. Bytes that the agent sent
 //! and had acknowledged are kept until the backend has taken them, also when the agent's connection is long closed.
 
 use std::time::{Duration, Instant};
 
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
-use smoltcp::time::Instant as Ticks;
-use smoltcp::wire::HardwareAddress;
-
-use super::device::Port;
-use crate::quic::Datagram;
-use crate::routing::packet::FiveTuple;
-
-/// Each direction of a session. At 20 ms RTT this carries 100 Mbit/s.
-pub(super) const BUFFER: usize = 256 * 1024;
-
-/// A backend that had to wait is read again when this much of the buffer is free.
-const RESUME_AT: usize = BUFFER / 4;
-
-/// How often a silent agent is probed, so that one that vanished is noticed.
-const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(45);
+use crate::tcp::{Budget, Config, Connection, Segment, State, Stats};
 
 /// Silence of an agent, probes unanswered, after which its session is given up.
 pub(super) const SILENCE: Duration = Duration::from_secs(300);
@@ -35,25 +19,14 @@ pub(super) const HALF_CLOSED: Duration = Duration::from_secs(300);
 /// How long a reset may wait for room in the tunnel.
 pub(super) const ABORTING: Duration = Duration::from_secs(30);
 
-/// How long the end of an orderly session is remembered: what smoltcp takes for twice the segment lifetime.
+/// How long the end of an orderly session is remembered: long enough for an agent that did not hear the last word to
+/// repeat its end several times.
 pub(super) const LINGER: Duration = Duration::from_secs(10);
 
-/// smoltcp forgets unread bytes when its own timer for this ends; a session with unread bytes is not driven that far.
-const LAST_SAFE: Duration = Duration::from_secs(9);
-
-/// smoltcp computes segment sizes by subtraction; this is the least MTU that IPv4 hosts must accept.
-const LEAST_MTU: usize = 576;
-
-/// The longest segment without payload: an IPv6 header and TCP with all its options.
-const PURE_ACK: usize = 100;
-
 /// A session with its backend connected.
+#[derive(Debug)]
 pub(super) struct Live {
-    interface: Interface,
-    sockets: SocketSet<'static>,
-    handle: SocketHandle,
-    port: Port,
-    previous: State,
+    connection: Connection,
     established: bool,
     /// The shell was told that bytes wait and has not taken them all.
     readable_told: bool,
@@ -68,14 +41,10 @@ pub(super) struct Live {
     aborted: bool,
     /// When the current stage began: the handshake, or the abortion.
     since: Instant,
-    /// When the agent was heard last.
-    heard: Instant,
     /// When bytes or an end last moved between the agent and the backend.
     moved: Instant,
-    /// When smoltcp entered TIME-WAIT.
-    lingers_since: Option<Instant>,
-    /// The segment that acknowledges the agent's end.
-    last_ack: Option<Vec<u8>>,
+    /// What of the connection's counters was counted.
+    counted: Stats,
 }
 
 /// What has to happen after a step.
@@ -100,60 +69,23 @@ pub(super) struct Notice {
 /// What a session that has nothing to send waits for.
 #[derive(Debug)]
 pub(super) enum Rest {
-    /// A timer of the session or of smoltcp, whichever is first.
+    /// A timer of the session or of its connection, whichever is first.
     Until(Instant),
     /// Nothing: both ends are closed. What remains is to repeat this segment should the agent repeat its end.
     Lingering(Option<Vec<u8>>),
 }
 
-/// smoltcp's time: microseconds since the netstack began.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    pub(super) start: Instant,
-    pub(super) now: Instant,
-}
-
-impl Clock {
-    fn ticks(self) -> Ticks {
-        let micros = self.now.saturating_duration_since(self.start).as_micros();
-        Ticks::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
-    }
-
-    fn instant(self, ticks: Ticks) -> Instant {
-        let micros = u64::try_from(ticks.total_micros()).unwrap_or(0);
-        self.start
-            .checked_add(Duration::from_micros(micros))
-            .unwrap_or(self.now)
-    }
-}
-
-impl std::fmt::Debug for Live {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live")
-            .field("previous", &self.previous)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Live {
-    /// A session that listens for the SYN of a flow; `None` if the flow has no port.
-    pub(super) fn new(tuple: FiveTuple, mtu: usize, seed: u64, clock: Clock) -> Option<Self> {
-        let mut port = Port::new(mtu.max(LEAST_MTU));
-        let buffer = || SocketBuffer::new(vec![0; BUFFER]);
-        let mut socket = Socket::new(buffer(), buffer());
-        socket.set_congestion_control(CongestionControl::Cubic);
-        // The backend has decided how to cut its bytes.
-        socket.set_nagle_enabled(false);
-        socket.set_keep_alive(Some(KEEP_ALIVE));
-        socket.listen((tuple.destination, tuple.destination_port)).ok()?;
-        let mut sockets = SocketSet::new(Vec::with_capacity(1));
-        let handle = sockets.add(socket);
+    /// The session of an agent's SYN; `None` if the segment is none.
+    pub(super) fn accept(
+        syn: &Segment<'_>,
+        config: Config,
+        isn: u32,
+        budget: &Budget,
+        now: Instant,
+    ) -> Option<Self> {
         Some(Self {
-            interface: interface(&mut port, seed, clock),
-            sockets,
-            handle,
-            port,
-            previous: State::Listen,
+            connection: Connection::accept(syn, config, isn, budget, now)?,
             established: false,
             readable_told: false,
             starved: false,
@@ -161,61 +93,25 @@ impl Live {
             half_closed_told: false,
             backend_gone: false,
             aborted: false,
-            since: clock.now,
-            heard: clock.now,
-            moved: clock.now,
-            lingers_since: None,
-            last_ack: None,
+            since: now,
+            moved: now,
+            counted: Stats::default(),
         })
     }
 
-    fn socket(&mut self) -> &mut Socket<'static> {
-        self.sockets.get_mut(self.handle)
-    }
-
-    /// Takes a packet of the agent; returns what smoltcp answers at once.
-    pub(super) fn receive(&mut self, packet: Datagram, clock: Clock) -> Option<Vec<u8>> {
-        self.heard = clock.now;
-        self.port.receive(packet);
-        let Self {
-            interface,
-            sockets,
-            port,
-            ..
-        } = self;
-        interface.poll_ingress_single(clock.ticks(), port, sockets);
-        port.take_reply()
+    /// Takes a segment of the agent.
+    pub(super) fn receive(&mut self, segment: &Segment<'_>, now: Instant) {
+        self.connection.receive(segment, now);
     }
 
     /// The next segment for the agent, if there is one to send.
-    pub(super) fn send(&mut self, mtu: usize, clock: Clock) -> Option<Vec<u8>> {
-        if self.is_past_safety(clock) {
-            return None;
-        }
-        let mtu = mtu.max(LEAST_MTU);
-        if self.port.mtu() != mtu {
-            // The path has changed: from now on segments fit the new one. The random numbers of an interface serve only
-            // handshakes, and this session has had its own.
-            self.port.set_mtu(mtu);
-            self.interface = interface(&mut self.port, 0, clock);
-        }
-        let Self {
-            interface,
-            sockets,
-            port,
-            ..
-        } = self;
-        port.allow_one();
-        interface.poll_egress(clock.ticks(), port, sockets);
-        let segment = port.take_segment();
-        let ending = matches!(self.socket().state(), State::Closing | State::TimeWait);
-        if let Some(segment) = segment
-            .as_ref()
-            .filter(|segment| ending && segment.len() <= PURE_ACK)
-        {
-            self.last_ack = Some(segment.clone());
-        }
-        segment
+    pub(super) fn send(&mut self, mtu: usize, now: Instant) -> Option<Vec<u8>> {
+        self.connection.send(mtu, now)
+    }
+
+    /// Lets time pass.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.connection.handle_timeout(now);
     }
 
     /// Offers bytes for the backend to `take`; returns how many it took.
@@ -223,19 +119,11 @@ impl Live {
         if self.backend_gone {
             return 0;
         }
-        let taken = self.socket().recv(|bytes| {
-            let taken = if bytes.is_empty() {
-                0
-            } else {
-                take(bytes).min(bytes.len())
-            };
-            (taken, taken)
-        });
-        let taken = taken.unwrap_or(0);
+        let taken = self.connection.drain(take, now);
         if taken > 0 {
             self.moved = now;
         }
-        if !self.socket().can_recv() {
+        if self.connection.readable() == 0 {
             self.readable_told = false;
         }
         taken
@@ -246,26 +134,20 @@ impl Live {
         if self.backend_gone || self.backend_finished {
             return None;
         }
-        if !self.socket().can_send() {
-            // Also before the handshake is complete: the backend waits until the agent is there.
-            self.starved = true;
-            return None;
-        }
-        let filled = self.socket().send(|room| {
-            let filled = fill(room).min(room.len());
-            (filled, filled)
-        });
-        let filled = filled.ok()?;
-        if filled > 0 {
+        let filled = self.connection.fill(fill, now);
+        // Also before the handshake is complete: the backend waits until the agent is there.
+        self.starved |= filled.is_none();
+        if filled.is_some_and(|filled| filled > 0) {
             self.moved = now;
         }
-        Some(filled)
+        filled
     }
 
     /// The backend has sent its last byte: the agent hears so behind everything already buffered.
     pub(super) fn finish(&mut self, now: Instant) {
         if !self.backend_gone {
             self.backend_finished = true;
+            self.connection.finish();
             self.moved = now;
         }
     }
@@ -275,7 +157,7 @@ impl Live {
         if !self.aborted {
             self.aborted = true;
             self.since = now;
-            self.socket().abort();
+            self.connection.abort();
         }
         let tell = !self.backend_gone && !backend_is_gone;
         self.backend_gone = true;
@@ -285,42 +167,31 @@ impl Live {
     /// Looks at what has changed since the last look.
     pub(super) fn look(&mut self, now: Instant) -> Notice {
         let mut notice = Notice::default();
-        let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
+        let connection = &self.connection;
         if self.aborted {
-            // The socket forgets the agent once the reset is sent.
-            notice.over = socket.remote_endpoint().is_none();
+            notice.over = !connection.is_resetting();
             return notice;
         }
-        let state = socket.state();
-        let previous = std::mem::replace(&mut self.previous, state);
-        let ended = matches!(state, State::Closed | State::Listen);
-        let orderly = matches!(previous, State::LastAck | State::TimeWait | State::Closed);
-        if ended && !orderly {
-            // A reset in the handshake puts the socket back into LISTEN.
+        if connection.is_reset() {
             notice.reset = !std::mem::replace(&mut self.backend_gone, true);
             notice.over = true;
             return notice;
         }
-        if !self.established && state != State::SynReceived {
+        if !self.established && connection.is_established() {
             self.established = true;
             self.moved = now;
             notice.established = true;
         }
-        // Before the handshake is complete smoltcp would forget that its SYN has to be acknowledged.
-        if self.backend_finished && socket.may_send() {
-            socket.close();
-            self.previous = socket.state();
-        }
-        if socket.can_recv() && !self.readable_told && !self.backend_gone {
+        let readable = connection.readable() > 0;
+        if readable && !self.readable_told && !self.backend_gone {
             self.readable_told = true;
             notice.readable = true;
         }
-        let free = socket.send_capacity() - socket.send_queue();
-        if self.starved && socket.can_send() && free >= RESUME_AT {
+        if self.starved && connection.has_room() {
             self.starved = false;
             notice.resume = true;
         }
-        let agent_finished = !socket.can_recv() && agent_has_finished(self.previous);
+        let agent_finished = !readable && connection.peer_finished();
         if agent_finished && !self.half_closed_told && !self.backend_gone {
             self.half_closed_told = true;
             self.moved = now;
@@ -329,28 +200,28 @@ impl Live {
         if self.half_closed_told && self.backend_finished {
             notice.close = !std::mem::replace(&mut self.backend_gone, true);
         }
-        if state == State::TimeWait {
-            self.lingers_since.get_or_insert(now);
-        }
-        notice.over = ended && agent_finished;
+        notice.over = connection.is_closed() && agent_finished;
         notice
     }
 
     /// What a session waits for that has nothing to send.
-    pub(super) fn rest(&mut self, clock: Clock) -> Rest {
-        // Never at once again: what smoltcp wanted to do and could not is tried after a moment.
-        let soon = clock.now + Duration::from_millis(1);
-        let mut until = self.deadline();
-        if !self.is_past_safety(clock) {
-            let wanted = self.interface.poll_at(clock.ticks(), &self.sockets);
-            let wanted = wanted.map(|at| clock.instant(at).max(soon));
-            until = wanted.map_or(until, |at| at.min(until));
+    pub(super) fn rest(&mut self, now: Instant) -> Rest {
+        let ended = self.connection.state() == State::TimeWait && self.connection.is_over();
+        if self.backend_gone && !self.aborted && ended {
+            return Rest::Lingering(self.connection.last_word());
         }
-        // An acknowledgement that is merely delayed has to leave before.
-        if self.backend_gone && self.previous == State::TimeWait && until >= clock.now + LINGER / 2 {
-            return Rest::Lingering(self.last_ack.take());
-        }
-        Rest::Until(until.max(soon))
+        let deadline = self.deadline();
+        let wanted = self.connection.poll_timeout();
+        let until = wanted.map_or(deadline, |wanted| wanted.min(deadline));
+        // Never at once again, whatever the connection says.
+        Rest::Until(until.max(now + Duration::from_millis(1)))
+    }
+
+    /// What the connection's counters have grown by since the last time.
+    pub(super) fn count(&mut self) -> Stats {
+        let stats = self.connection.stats();
+        let counted = std::mem::replace(&mut self.counted, stats);
+        stats.since(&counted)
     }
 
     /// Whether the session has waited for too long; it is to be aborted, or forgotten if it was.
@@ -376,34 +247,11 @@ impl Live {
         if !self.established {
             return self.since + HANDSHAKE;
         }
-        let silent = self.heard + SILENCE;
-        let half = self.backend_finished || agent_has_finished(self.previous);
-        match half {
+        let heard = self.connection.heard();
+        match self.backend_finished || self.connection.peer_finished() {
             // The agent may be gone for good: what counts is whether the backend still takes its bytes.
-            true => self.moved.max(self.heard) + HALF_CLOSED,
-            false => silent,
+            true => self.moved.max(heard) + HALF_CLOSED,
+            false => heard + SILENCE,
         }
     }
-
-    /// Whether smoltcp's own end of TIME-WAIT is near.
-    fn is_past_safety(&self, clock: Clock) -> bool {
-        self.lingers_since
-            .is_some_and(|since| clock.now >= since + LAST_SAFE)
-    }
-}
-
-fn agent_has_finished(state: State) -> bool {
-    matches!(
-        state,
-        State::CloseWait | State::LastAck | State::Closing | State::TimeWait | State::Closed
-    )
-}
-
-/// A stack that takes packets for any address: what belongs to the session was decided before.
-fn interface(port: &mut Port, seed: u64, clock: Clock) -> Interface {
-    let mut config = Config::new(HardwareAddress::Ip);
-    config.random_seed = seed;
-    let mut interface = Interface::new(config, port, clock.ticks());
-    interface.set_any_ip(true);
-    interface
 }

@@ -19,6 +19,8 @@ use crate::sim::{Clock as _, ManualClock};
 const LIMITS: NetstackLimits = NetstackLimits {
     tcp_sessions: 3,
     tcp_pending_per_source: 2,
+    tcp_buffer: 64 << 10,
+    tcp_memory: 256 << 10,
     udp_flows: 3,
     udp_flows_per_source: 2,
     reassembly: ReassemblyLimits {
