@@ -22,6 +22,7 @@ mod faults;
 pub mod fuzz;
 pub mod host;
 pub mod link;
+pub mod locals;
 pub mod story;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use clock::{Clock, ManualClock};
 pub use host::{BackendModel, BackendsHost, EchoBackends, Host, HostId, MachineHost, TunnelHost};
 use link::Link;
 pub use link::{Chance, LinkConfig, Loss};
+pub use locals::{LocalsHost, Program};
 pub use trace::{Digest, Entry, Trace};
 
 use crate::rng::{Rng, Seed};

@@ -9,6 +9,8 @@ mod contract;
 mod healing;
 #[path = "roles/impostor.rs"]
 mod impostor;
+#[path = "roles/locals.rs"]
+mod locals;
 #[path = "roles/people.rs"]
 mod people;
 #[path = "roles/raw.rs"]
@@ -45,6 +47,13 @@ macro_rules! stories {
 }
 
 stories! {
+    locals:
+        streams_arrive_whole_over_a_rough_path_and_leave_nothing
+        a_deaf_program_holds_its_service_back_and_nobody_else
+        a_reset_passes_in_both_directions
+        each_way_not_to_reach_a_service_is_told_apart
+        socks_reaches_by_name_and_says_no_by_number
+        datagrams_of_any_size_find_their_way_back;
     relay:
         clients_are_told_where_they_are_seen
         a_moved_client_is_told_its_new_address

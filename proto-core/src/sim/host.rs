@@ -141,11 +141,14 @@ impl<M: Backends, B: BackendModel> BackendsHost<M, B> {
         let Some(half_closed) = streams.get_mut(&flow) else {
             return;
         };
-        while machine.drain_stream(flow, now, &mut |bytes| backend.take(flow, bytes)) > 0 {}
-        while machine
-            .fill_stream(flow, now, &mut |room| backend.fill(flow, room))
-            .is_some_and(|len| len > 0)
-        {}
+        // What goes out may make room for what comes in.
+        loop {
+            let taken = machine.drain_stream(flow, now, &mut |bytes| backend.take(flow, bytes));
+            let filled = machine.fill_stream(flow, now, &mut |room| backend.fill(flow, room));
+            if taken == 0 && filled.is_none_or(|len| len == 0) {
+                break;
+            }
+        }
         if !*half_closed && backend.is_finished(flow) {
             *half_closed = true;
             machine.handle_backend(FromBackend::HalfClosed { flow }, now);

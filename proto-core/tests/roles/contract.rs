@@ -1,16 +1,21 @@
 //! The machine contract, for the roles.
 
+use std::net::SocketAddr;
+use std::time::Instant;
+
 use proptest::prelude::*;
 use proto_core::config::{
     AgentConfig, AgentService, ConnectorConfig, ConnectorService, IntermediateEndpoint, Protocol,
     TunnelLimits,
 };
 use proto_core::id::ServiceId;
+use proto_core::local::{DatagramSocket, ListenerIndex};
 use proto_core::machine::{Tunnel, contract};
 use proto_core::netstack::NetstackLimits;
 use proto_core::rng::Seed;
-use proto_core::sim::{BackendsHost, EchoBackends, MachineHost, TunnelHost};
+use proto_core::sim::{BackendsHost, EchoBackends, LocalsHost, MachineHost, Program, TunnelHost};
 
+use crate::locals::forward_config;
 use crate::setup::{FakeQuic, Quic, RELAY_NAME, intermediate, udp};
 
 fn agent_config(relay: &str, local: &str) -> AgentConfig {
@@ -49,6 +54,33 @@ fn connector_config(relay: &str, local: &str) -> ConnectorConfig {
 type FakeConnector = proto_core::connector::Connector<<FakeQuic as Quic>::Provider>;
 type FakeAgent = proto_core::agent::Agent<<FakeQuic as Quic>::Provider>;
 
+type FakeForwarder = proto_core::forward::Forwarder<<FakeQuic as Quic>::Provider>;
+
+/// Programs connect, speak SOCKS or anything else, send datagrams, say more, and go.
+fn act(host: &mut LocalsHost<FakeForwarder>, what: u8, bytes: &[u8], now: Instant) {
+    let listener = ListenerIndex(u16::from(what / 8 % 5));
+    let program: SocketAddr = ([127, 0, 0, 1], 1000 + u16::from(what)).into();
+    let first = host.programs().map(|(flow, _)| flow).nth(usize::from(what / 64));
+    match (what % 8, first) {
+        (0, _) => {
+            let program = Program::saying(bytes.to_vec(), what >= 128);
+            host.connect(listener, program, now);
+        }
+        (1, _) => {
+            let greeting = [5, 1, 0, 5, 1 + what / 128 * 2, 0, 3, 4];
+            let words = [&greeting[..], b"echo", &[0, 7], bytes].concat();
+            let program = Program::saying(words, false);
+            host.connect(ListenerIndex(1), program, now);
+        }
+        (2 | 3, _) => host.send(DatagramSocket::Listener(listener), program, bytes, now),
+        (4, Some(flow)) => host.send(DatagramSocket::Relay(flow), program, bytes, now),
+        (5, Some(flow)) => host.reset(flow, now),
+        (6, Some(flow)) => host.change(flow, |program| program.ends = true, now),
+        (7, Some(flow)) => host.change(flow, |program| program.words.extend_from_slice(bytes), now),
+        (_, _) => {}
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -76,6 +108,22 @@ proptest! {
             let _ = host.machine.send_packet(bytes, now);
             let _ = host.machine.send_packet(&udp("10.9.0.1:1", "10.100.0.1:2", bytes), now);
         })
+        .check(&contract::inputs(&bytes));
+    }
+
+    #[test]
+    fn a_forwarder_keeps_the_contract(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        contract::Subject::new(|now| {
+            let agent = agent_config("192.0.2.2:4433", "192.0.2.1:4433");
+            let config = forward_config("192.0.2.1:4433", agent);
+            let provider = FakeQuic::fixed().client(&["agent.echo.ztna"]);
+            let mut host = LocalsHost::new(FakeForwarder::new(config, provider, &Seed([2; 32]), now));
+            host.relay = Some("127.0.0.1:5000".parse().unwrap());
+            host
+        })
+        .with_peer(|now| MachineHost::new(intermediate(&mut FakeQuic::fixed(), Seed([1; 32]), now)))
+        .with_application(act)
+        .bounded(|host| host.machine.streams() + host.machine.udp_flows(), 2000)
         .check(&contract::inputs(&bytes));
     }
 
