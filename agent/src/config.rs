@@ -1,6 +1,7 @@
 //! The settings of `ztna up`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use program::args::{self, Common, CommonArgs};
 use program::endpoint::IntermediateServer;
@@ -35,6 +36,9 @@ pub const SCHEMA: Schema = Schema::new(
     &[
         args::KEYS,
         &[
+            "control",
+            "dns.listen",
+            "dns.mode",
             "intermediate_server.host",
             "intermediate_server.port",
             "intermediate_server.server_name",
@@ -49,6 +53,47 @@ pub const SCHEMA: Schema = Schema::new(
     ],
     args::CLIENT_OUTSIDE,
 );
+
+/// The port of DNS; `resolv.conf` can name no other.
+const DNS_PORT: u16 = 53;
+
+/// How programs of this host come to ask us about names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsMode {
+    /// Through systemd-resolved if it is in charge, else through `resolv.conf`; without names where neither works.
+    Auto,
+    /// Through systemd-resolved, or not at all.
+    Resolved,
+    /// Through `resolv.conf`, or not at all.
+    ResolvConf,
+    /// No names.
+    Off,
+}
+
+/// The words of [`DnsMode`].
+const DNS_MODES: [(&str, DnsMode); 4] = [
+    ("auto", DnsMode::Auto),
+    ("resolved", DnsMode::Resolved),
+    ("resolvconf", DnsMode::ResolvConf),
+    ("off", DnsMode::Off),
+];
+
+impl DnsMode {
+    /// Its word in the settings.
+    pub(crate) fn word(self) -> &'static str {
+        let words = DNS_MODES.into_iter().find(|(_, mode)| *mode == self);
+        words.map_or("", |(word, _)| word)
+    }
+}
+
+/// How names are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// Who asks us.
+    pub mode: DnsMode,
+    /// Where we answer.
+    pub listen: SocketAddr,
+}
 
 /// Flags of `ztna up`.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,6 +122,19 @@ pub struct UpArgs {
     /// Largest packet of the interface [default: 1280, less if a service has a long id] [env: ZTNA_MTU]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
+
+    /// Who asks for names below .ztna: auto, resolved, resolvconf, off [default: auto] [env: ZTNA_DNS_MODE]
+    #[arg(long, value_name = "MODE")]
+    pub dns_mode: Option<String>,
+
+    /// Where names are answered, ADDRESS or ADDRESS:PORT [default: port 53 of the tunnel address]
+    /// [env: ZTNA_DNS_LISTEN]
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns_listen: Option<String>,
+
+    /// Socket of `ztna status` and `ztna down` [default: /run/ztna/INTERFACE.sock] [env: ZTNA_CONTROL]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<String>,
 }
 
 impl UpArgs {
@@ -88,6 +146,9 @@ impl UpArgs {
         flags.set("tun_name", self.tun_name.as_ref());
         flags.set("tunnel_address", self.tunnel_address.as_ref());
         flags.set("mtu", self.mtu.as_ref());
+        flags.set("dns.mode", self.dns_mode.as_ref());
+        flags.set("dns.listen", self.dns_listen.as_ref());
+        flags.set("control", self.control.as_ref());
         flags
     }
 }
@@ -107,6 +168,10 @@ pub struct Config {
     pub tunnel_addresses: Vec<IpAddr>,
     /// The largest packet.
     pub mtu: u16,
+    /// How names are served.
+    pub dns: DnsConfig,
+    /// The control socket, if another than the usual one is wanted.
+    pub control: Option<PathBuf>,
 }
 
 impl Config {
@@ -126,7 +191,8 @@ impl Config {
         for service in &services {
             check_addresses(service, &tunnel_addresses, &server)?;
         }
-        let tun_name = settings.or("tun_name", DEFAULT_TUN.to_owned(), |input| interface_name(input))?;
+        let tun_name = tun_name(settings)?;
+        let dns = dns(settings, &tunnel_addresses, &services)?;
         let mtu = mtu(settings, &services, has_v6)?;
         Ok(Self {
             common,
@@ -141,6 +207,8 @@ impl Config {
             tun_name,
             tunnel_addresses,
             mtu,
+            dns,
+            control: control(settings)?,
         })
     }
 
@@ -157,6 +225,78 @@ impl Config {
             limits: TunnelLimits::default(),
         }
     }
+}
+
+/// The name of the interface.
+///
+/// # Errors
+/// If no interface can have it.
+pub(crate) fn tun_name(settings: &Settings) -> Result<String, SettingsError> {
+    settings.or("tun_name", DEFAULT_TUN.to_owned(), |input| interface_name(input))
+}
+
+/// The control socket, if one was given.
+///
+/// # Errors
+/// If it is no path.
+pub(crate) fn control(settings: &Settings) -> Result<Option<PathBuf>, SettingsError> {
+    settings.optional("control", |input| {
+        input.text("/run/ztna/ztna0.sock").map(PathBuf::from)
+    })
+}
+
+fn dns(settings: &Settings, tunnel: &[IpAddr], services: &[Service<'_>]) -> Result<DnsConfig, SettingsError> {
+    let mode = settings.or("dns.mode", DnsMode::Auto, |input| input.choice(&DNS_MODES))?;
+    // `tunnel_addresses` puts one in that nobody gave.
+    let own = tunnel
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or_else(|| tunnel.first());
+    let default = SocketAddr::new(own.copied().unwrap_or(DEFAULT_V4.into()), DNS_PORT);
+    let listen = settings.or("dns.listen", default, |input| listen_address(input))?;
+    if let Some(input) = settings.input("dns.listen") {
+        if let Some(service) = services
+            .iter()
+            .find(|s| s.virtual_addresses.contains(&listen.ip()))
+        {
+            return Err(input.error(
+                format!("{} is the virtual address of service {}", listen.ip(), service.id),
+                "choose an address of this host, such as 127.0.0.54",
+            ));
+        }
+        if mode == DnsMode::ResolvConf && listen.port() != DNS_PORT {
+            return Err(input.error(
+                format!("port {} cannot stand in resolv.conf", listen.port()),
+                "use port 53, or dns.mode \"resolved\"",
+            ));
+        }
+    }
+    Ok(DnsConfig { mode, listen })
+}
+
+/// An address of this host, with a port or for port 53.
+fn listen_address(input: &Input<'_>) -> Result<SocketAddr, SettingsError> {
+    const EXAMPLE: &str = "127.0.0.54";
+    let text = input.text(EXAMPLE)?.trim();
+    let address = text
+        .parse::<SocketAddr>()
+        .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DNS_PORT)))
+        .map_err(|_| {
+            input.error(
+                format!(
+                    "{} is neither an address nor an address with a port",
+                    input.shown()
+                ),
+                format!("write for example {EXAMPLE:?} or \"{EXAMPLE}:53\""),
+            )
+        })?;
+    if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+        return Err(input.error(
+            format!("{address} is no address that programs of this host could be given"),
+            format!("choose one address of this host, such as {EXAMPLE:?}"),
+        ));
+    }
+    Ok(address)
 }
 
 /// This host's addresses in the tunnel.
@@ -229,6 +369,11 @@ fn interface_name(input: &Input<'_>) -> Result<String, SettingsError> {
     Ok(name.to_owned())
 }
 
+/// The least MTU that an interface with these protocols may have.
+pub(crate) fn least_mtu(has_v6: bool) -> u16 {
+    (if has_v6 { MTU_V6 } else { MTU_V4 }) as u16
+}
+
 /// What fits into a DATAGRAM behind the longest wrapper.
 fn mtu(settings: &Settings, services: &[Service<'_>], has_v6: bool) -> Result<u16, SettingsError> {
     let longest = services.iter().max_by_key(|service| service.id.as_bytes().len());
@@ -244,7 +389,7 @@ fn mtu(settings: &Settings, services: &[Service<'_>], has_v6: bool) -> Result<u1
             format!("shorten the id to {} bytes", DATAGRAM - WRAPPER - MTU_V6),
         ));
     }
-    let low = if has_v6 { MTU_V6 } else { MTU_V4 };
+    let low = usize::from(least_mtu(has_v6));
     let wanted = settings.or("mtu", room.min(MTU_V6), |input| {
         let number = input.number(low as u64, room as u64)?;
         Ok(usize::try_from(number).unwrap_or(room))

@@ -1,18 +1,26 @@
 //! The program around `proto_core::agent`, and the tools that belong to it.
 //!
 //! # Map
-//! * `ztna up` (`up.rs`): a tunnel interface on this host, whose packets reach services.
+//! * `ztna up` (`up.rs`): a tunnel interface on this host, whose packets reach services. Beside it: `dns.rs` answers
+//!   their names, `system.rs` changes what the host asks and puts it back, `control.rs` tells the two below.
+//! * `ztna status`, `ztna down` (`remote.rs`): look at a running `ztna up`, and end it; `place.rs` says where it is.
 //! * `ztna forward`, `ztna socks`, `ztna connect` (`forward.rs`, `socks.rs`, `connect.rs`, and `rootless.rs` beneath
 //!   them): the same services without a tunnel interface, and without root.
 //! * `ztna pki` ([`pki`]): a development CA and certificates.
 
 pub mod config;
 pub mod connect;
+mod control;
+mod dns;
 pub mod forward;
 pub mod pki;
+mod place;
+pub mod remote;
+mod report;
 pub mod rootless;
 mod snapshot;
 pub mod socks;
+pub mod system;
 mod up;
 
 use std::ffi::OsString;
@@ -29,7 +37,7 @@ const NAME: &str = "ztna";
 #[command(
     name = "ztna",
     version,
-    after_help = "Exit codes: 0 ended in order; 2 something in the settings or on this host has to be put right; 1 anything else."
+    after_help = "Exit codes: 0 ended in order; 2 something in the settings or on this host has to be put right; 3 `status` or `down` found nothing running; 1 anything else."
 )]
 pub struct Args {
     #[expect(missing_docs, reason = "a doc comment would become the program's help")]
@@ -58,6 +66,13 @@ pub enum Command {
     ///
     /// For example: ssh -o ProxyCommand='ztna connect %h:%p' web-app
     Connect(connect::ConnectArgs),
+    /// Show what a running `ztna up` does
+    Status(remote::StatusArgs),
+    /// End a running `ztna up` in order, wait for it, and put back what one that was killed has left
+    Down(remote::RemoteArgs),
+    /// Put back what a `ztna up` changed on this host when it is gone
+    #[command(hide = true)]
+    Guard(system::guard::GuardArgs),
     /// Make a development CA and certificates
     #[command(subcommand)]
     Pki(pki::PkiCommand),
@@ -77,6 +92,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(code) => return code,
             Err(failure) => Err(failure),
         },
+        Command::Status(args) => remote::status(args),
+        Command::Down(args) => remote::down(args),
+        Command::Guard(args) => system::guard::run(args),
         Command::Pki(command) => pki::run(command),
     };
     exit::conclude(NAME, result)

@@ -1,5 +1,6 @@
 //! The agent in numbers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use program::client::all_registered;
@@ -10,6 +11,7 @@ use proto_core::link::LinkStats;
 use proto_core::quic::PoolStats;
 use runtime_io::ShellStats;
 
+use crate::report::{Interface, Intermediate, Report, Service, Traffic};
 use crate::up::Machine;
 
 /// A copy of all counters.
@@ -19,6 +21,58 @@ pub(crate) struct AgentSnapshot {
     pool: PoolStats,
     shell: ShellStats,
     status: AgentStatus,
+    path_mtu: Option<usize>,
+}
+
+impl AgentSnapshot {
+    /// As far as the machine knows it; names and settings are added by whoever knows those.
+    pub(crate) fn report(&self) -> Report {
+        let Self {
+            stats,
+            link,
+            pool,
+            shell,
+            status,
+            path_mtu,
+        } = self;
+        let reasons = [drops(stats, link), pool_drops(pool), shell_drops(shell)].concat();
+        let mut dropped: BTreeMap<String, u64> = BTreeMap::new();
+        for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
+            *dropped.entry(reason.to_owned()).or_default() += count;
+        }
+        Report {
+            intermediate: Intermediate {
+                connected: status.connected,
+                observed: status.observed.map(|address| address.to_string()),
+                reconnections: link.reconnections,
+                ..Intermediate::default()
+            },
+            interface: Interface {
+                mtu: shell.tun.mtu.into(),
+                path_mtu: *path_mtu,
+                tcp_offload: shell.tun.tcp_offload,
+                udp_offload: shell.tun.udp_offload,
+                ..Interface::default()
+            },
+            services: status
+                .services
+                .iter()
+                .map(|(id, registered)| Service {
+                    id: id.as_str().to_owned(),
+                    registered: *registered,
+                    ..Service::default()
+                })
+                .collect(),
+            traffic: Traffic {
+                sent_packets: stats.sent,
+                sent_bytes: stats.sent_bytes,
+                received_packets: stats.received,
+                received_bytes: stats.received_bytes,
+            },
+            dropped,
+            ..Report::default()
+        }
+    }
 }
 
 impl Snapshot for AgentSnapshot {
@@ -33,6 +87,7 @@ impl Snapshot for AgentSnapshot {
             pool: machine.pool_stats(),
             shell: shell.clone(),
             status: machine.status(),
+            path_mtu: machine.path_mtu(),
         }
     }
 
@@ -47,6 +102,7 @@ impl Snapshot for AgentSnapshot {
             pool,
             shell,
             status,
+            path_mtu: _,
         } = self;
         let registered = status.services.iter().filter(|(_, registered)| *registered);
         text.gauge(
@@ -89,6 +145,26 @@ impl Snapshot for AgentSnapshot {
             "ztna_tun_read_errors_total",
             "Reads from the interface that failed.",
             shell.tun.read_errors,
+        );
+        text.counter(
+            "ztna_tun_super_packets_total",
+            "Super-packets that the kernel handed over, to be split here.",
+            shell.tun.super_packets_read,
+        );
+        text.gauge(
+            "ztna_tun_mtu_bytes",
+            "The largest packet that the interface takes now.",
+            shell.tun.mtu.into(),
+        );
+        text.gauge(
+            "ztna_tun_tcp_offload",
+            "1 if the kernel hands over and takes TCP super-packets.",
+            shell.tun.tcp_offload.into(),
+        );
+        text.gauge(
+            "ztna_tun_udp_offload",
+            "1 if the kernel hands over and takes UDP super-packets.",
+            shell.tun.udp_offload.into(),
         );
         text.by_reason(
             "ztna_dropped_total",

@@ -1,7 +1,10 @@
 //! `ztna up`: the tunnel of this host.
 
-use std::net::SocketAddr;
-use std::time::Instant;
+mod desk;
+mod names;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use program::args;
 use program::client::{self, LinkLog};
@@ -15,8 +18,16 @@ use proto_core::quic::quiche::QuicheProvider;
 use runtime_io::{CommandSender, Handler, Notice, Prefix, Shell, Tun, TunConfig, TunError, TunSide};
 
 use crate::NAME;
-use crate::config::{Config, DEFAULT_PATH, SCHEMA, UpArgs};
+use crate::config::{self, Config, DEFAULT_PATH, SCHEMA, UpArgs};
+use crate::control::Listening;
+use crate::place::{Lock, LockError, Place};
 use crate::snapshot::AgentSnapshot;
+use crate::system::{self, Changes};
+use desk::Desk;
+use names::Names;
+
+/// How long the guard of a killed process may take to let go.
+const GUARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The machine of this program.
 pub(crate) type Machine = Agent<QuicheProvider>;
@@ -30,43 +41,106 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         exit::say(&format!("{NAME}: the configuration is good"));
         return Ok(());
     }
+    let (place, _lock) = claim(&config)?;
     let listener = station::listen(&config.common)?;
     let udp = client::bind(config.common.bind, 0)?;
-    let tun = interface(&config)?;
     let local = udp.local_addr();
     let resolving = Resolving::start(&config.server.endpoint);
     let addresses = client::reachable(resolving.addresses.clone(), local);
+    check_way_out(&config, &addresses)?;
+    let control = Listening::at(&place.control)?;
+    let tun = interface(&config)?;
     let machine = Machine::new(
         config.machine(addresses, local),
         tls.provider,
         &runtime_io::seed()?,
         Instant::now(),
     );
+    let has_v6 = config.tunnel_addresses.iter().any(IpAddr::is_ipv6);
     let name = tun.name().to_owned();
+    let side = TunSide::new(tun).following_path(config::least_mtu(has_v6));
     let count = config.services.len();
-    station::run::<AgentSnapshot, TunSide>(
+    // Declared last, so undone first: the host stops asking us before we stop answering.
+    let mut changes = Changes::new(place, &config.tun_name);
+    let names = Names::start(&config, &mut changes)?;
+    let desk = Desk::new(&config, &names);
+    let mut socket = None;
+    let ended = station::run::<AgentSnapshot, TunSide>(
         &config.common,
-        Shell::new(machine, udp, TunSide::new(tun)),
+        Shell::new(machine, udp, side),
         listener,
-        |commands| attend(commands, resolving, local),
+        |commands| {
+            match control.serve(desk.with(commands.clone())) {
+                Ok(file) => socket = Some(file),
+                Err(error) => log::warn!("no control socket: {error}"),
+            }
+            attend(commands, resolving, local)
+        },
         move |_| log::info!("{NAME} up: {name}, {count} services"),
-    )
+    );
+    changes.restore();
+    drop(socket);
+    ended
+}
+
+/// Makes sure that there is no other `ztna up` for the interface, and puts back what one that was killed has left.
+fn claim(config: &Config) -> Result<(Place, Lock), Failure> {
+    let interface = &config.tun_name;
+    let place = Place::make(interface, config.control.as_deref())?;
+    // The guard of one that was just killed is as good as through.
+    let lock = Lock::within(&place.lock, GUARD_PATIENCE).map_err(|error| match error {
+        LockError::Held(Some(pid)) => Failure::Start(format!(
+            "a `ztna up` for interface {interface} runs already (process {pid}); end it with `ztna down --tun-name \
+             {interface}`, or choose another tun_name"
+        )),
+        LockError::Held(None) | LockError::File(_) => {
+            Failure::Start(format!("cannot lock {}: {error}", place.lock.display()))
+        }
+    })?;
+    let restored = system::restore(&place)?;
+    if !restored.is_empty() {
+        log::info!("put back what an earlier run had left: {}", restored.join(", "));
+    }
+    Ok((place, lock))
+}
+
+/// The way to the intermediate must not lead through the tunnel.
+fn check_way_out(config: &Config, intermediate: &[SocketAddr]) -> Result<(), Failure> {
+    for service in &config.services {
+        let own = |address: &&SocketAddr| service.virtual_addresses.contains(&address.ip().to_canonical());
+        if let Some(address) = intermediate.iter().find(own) {
+            return Err(Failure::Start(format!(
+                "service {}: its virtual address {} is the address of the intermediate {}, which could then be reached \
+                 only through itself; choose another virtual address",
+                service.id,
+                address.ip(),
+                config.server.endpoint
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The interface with its addresses, and a route to every virtual address; no other traffic enters the tunnel.
-fn interface(config: &Config) -> Result<Tun, TunError> {
+fn interface(config: &Config) -> Result<Tun, Failure> {
     let mut wanted = TunConfig::new(config.tun_name.as_str(), config.mtu);
     wanted.addresses = config.tunnel_addresses.iter().copied().map(host).collect();
     let mut tun = Tun::create(&wanted)?;
     for service in &config.services {
         for address in &service.virtual_addresses {
-            tun.add_route(host(*address))?;
+            tun.add_route(host(*address)).map_err(|error| match error {
+                TunError::Conflict(what) => Failure::Start(format!(
+                    "service {}: {what}; remove that, or choose another virtual address",
+                    service.id
+                )),
+                error => error.into(),
+            })?;
         }
     }
     Ok(tun)
 }
 
-fn host(address: std::net::IpAddr) -> Prefix {
+fn host(address: IpAddr) -> Prefix {
     Prefix {
         address,
         len: if address.is_ipv4() { 32 } else { 128 },

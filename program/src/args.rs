@@ -173,7 +173,10 @@ impl Common {
 /// Keys of the other programs, whose variables may be set beside ours.
 const EVERYWHERE: &[&str] = &[
     "allow_unnamed_clients",
+    "control",
     "disable_retry",
+    "dns.listen",
+    "dns.mode",
     "external_ip",
     "intermediate_server",
     "limits.connections",

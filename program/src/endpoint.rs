@@ -1,5 +1,6 @@
 //! Hosts and ports as people write them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::settings::{Input, Settings, SettingsError};
@@ -14,6 +15,17 @@ pub struct Endpoint {
     pub host: String,
     /// The port, never 0.
     pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
+        }
+    }
 }
 
 impl Endpoint {

@@ -1,4 +1,4 @@
-//! How a program ends: 0 in order, 2 for what the person can put right, 1 for anything else.
+//! How a program ends: 0 in order, 2 for what the person can put right, 3 for what is not there, 1 for anything else.
 
 use std::fmt;
 use std::io::Write as _;
@@ -17,12 +17,14 @@ pub enum Failure {
     Start(String),
     /// Nobody expected it: exit code 1.
     Run(String),
+    /// What was asked about is not there, and that may be as it should be: exit code 3.
+    Absent(String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Start(text) | Self::Run(text) => f.write_str(text),
+            Self::Start(text) | Self::Run(text) | Self::Absent(text) => f.write_str(text),
         }
     }
 }
@@ -90,6 +92,7 @@ pub fn conclude(program: &str, result: Result<(), Failure>) -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure @ Failure::Start(_)) => (failure, 2),
         Err(failure @ Failure::Run(_)) => (failure, 1),
+        Err(failure @ Failure::Absent(_)) => (failure, 3),
     };
     complain(program, &failure.to_string());
     ExitCode::from(code)

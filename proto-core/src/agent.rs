@@ -380,4 +380,8 @@ impl<Q: Provider> Tunnel for Agent<Q> {
             return Some(packet.len());
         }
     }
+
+    fn path_mtu(&self) -> Option<usize> {
+        Self::path_mtu(self)
+    }
 }

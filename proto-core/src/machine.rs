@@ -225,6 +225,11 @@ pub trait Tunnel: Machine {
 
     /// Writes the next IP packet for the host into `buf` and returns its length; `None` when there is none.
     fn poll_packet(&mut self, buf: &mut [u8]) -> Option<usize>;
+
+    /// The largest IP packet that the path carries to every service; `None` while there is no path, or nobody knows.
+    fn path_mtu(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A machine whose services have backends: TCP and UDP sockets that the shell owns.

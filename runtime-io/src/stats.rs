@@ -72,6 +72,14 @@ pub struct TunStats {
     pub bytes_written: u64,
     /// Batches that the interface did not take, or not whole.
     pub write_errors: u64,
+    /// Super-packets among what was read: the kernel's offload at work.
+    pub super_packets_read: u64,
+    /// The largest packet that the interface takes now.
+    pub mtu: u16,
+    /// Whether the kernel hands over and takes TCP super-packets.
+    pub tcp_offload: bool,
+    /// The same for UDP; kernels before 6.2 do not.
+    pub udp_offload: bool,
 }
 
 /// Counters of the sockets towards services.

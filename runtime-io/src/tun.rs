@@ -17,7 +17,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 pub use side::TunSide;
 
-use netlink::Netlink;
+use netlink::{Found, Netlink};
 
 /// An address with the length of its network, or a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +70,8 @@ pub enum TunError {
     NameInUse(String),
     /// Not a name of 1 to 15 bytes.
     BadName(String),
+    /// The host has something else there: what.
+    Conflict(String),
     /// Anything else: what was tried, and the system's answer.
     Other(String, io::Error),
 }
@@ -96,6 +98,7 @@ impl fmt::Display for TunError {
                     "cannot create interface {name:?}: a name has 1 to 15 bytes, without '/' or blanks"
                 )
             }
+            Self::Conflict(what) => f.write_str(what),
             Self::Other(what, error) => write!(f, "cannot {what}: {error}"),
         }
     }
@@ -105,7 +108,7 @@ impl std::error::Error for TunError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NoDriver(error) | Self::Other(_, error) => Some(error),
-            Self::NotPermitted(_) | Self::NameInUse(_) | Self::BadName(_) => None,
+            Self::NotPermitted(_) | Self::NameInUse(_) | Self::BadName(_) | Self::Conflict(_) => None,
         }
     }
 }
@@ -180,13 +183,59 @@ impl Tun {
         result.map_err(|error| setting_error(format!("add address {address} to {}", self.name), error))
     }
 
-    /// Leads packets for `network` into the tunnel; a route that exists is replaced.
+    /// Takes an address of this host from the interface; one that it does not have is no error.
     ///
     /// # Errors
     /// With a text fit for the operator.
+    pub fn remove_address(&mut self, address: Prefix) -> Result<(), TunError> {
+        let result = self.netlink.remove_address(self.index, address);
+        result.map_err(|error| setting_error(format!("remove address {address} from {}", self.name), error))
+    }
+
+    /// Leads packets for `network` into the tunnel.
+    ///
+    /// # Errors
+    /// If the host has that very network, or address, elsewhere; or with another text fit for the operator.
     pub fn add_route(&mut self, network: Prefix) -> Result<(), TunError> {
+        let what = || format!("add route {network} via {}", self.name);
+        match self.netlink.find_route(network) {
+            Ok(Some(Found::Local)) => {
+                let text = format!("{} is an address of this host already", network.address);
+                return Err(TunError::Conflict(text));
+            }
+            Ok(Some(Found::Interface(index, len))) if len == network.len && index != self.index => {
+                let other = rustix::net::netdevice::index_to_name(&self.device, index);
+                let other = other.unwrap_or_else(|_| format!("interface {index}"));
+                return Err(TunError::Conflict(format!(
+                    "a route to {network} exists already, through {other}"
+                )));
+            }
+            // A wider network is what a route of our own is there to override.
+            Ok(_) => {}
+            Err(error) => return Err(setting_error(what(), error)),
+        }
         let result = self.netlink.add_route(self.index, network);
-        result.map_err(|error| setting_error(format!("add route {network} via {}", self.name), error))
+        result.map_err(|error| setting_error(what(), error))
+    }
+
+    /// Leads packets for `network` into the tunnel no longer; a route that is not there is no error.
+    ///
+    /// # Errors
+    /// With a text fit for the operator.
+    pub fn remove_route(&mut self, network: Prefix) -> Result<(), TunError> {
+        let result = self.netlink.remove_route(self.index, network);
+        result.map_err(|error| setting_error(format!("remove route {network} via {}", self.name), error))
+    }
+
+    /// Makes `mtu` the largest packet that the interface takes.
+    ///
+    /// # Errors
+    /// With a text fit for the operator.
+    pub fn set_mtu(&mut self, mtu: u16) -> Result<(), TunError> {
+        let result = self.device.set_mtu(mtu);
+        result.map_err(|error| setting_error(format!("set the MTU of {} to {mtu}", self.name), error))?;
+        self.mtu = mtu;
+        Ok(())
     }
 
     /// The name of the interface.

@@ -44,8 +44,8 @@ fn every_setting_is_documented() {
     let mut command = Args::command();
     command.build();
     program::args::documented(text, &SCHEMA, command.find_subcommand("up").unwrap()).unwrap();
-    for rootless in ["forward", "socks", "connect"] {
-        let subcommand = command.find_subcommand(rootless).unwrap();
+    for tool in ["forward", "socks", "connect", "status", "down"] {
+        let subcommand = command.find_subcommand(tool).unwrap();
         program::args::documented(text, &Schema::new(&[], &[]), subcommand).unwrap();
     }
     let pki = command.find_subcommand("pki").unwrap();

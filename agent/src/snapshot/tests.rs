@@ -13,6 +13,7 @@ fn every_series_and_every_reason_is_documented() {
             observed: None,
             services: Vec::new(),
         },
+        path_mtu: None,
     };
     let mut text = Exposition::default();
     text.build_info("x", "mio");

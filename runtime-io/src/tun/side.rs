@@ -32,6 +32,10 @@ const ERRORS_IN_A_ROW: u32 = 8;
 /// How long it pauses.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// How often the path is asked how much it carries, while there is anything to do: it changes with a new connection, and
+/// seldom otherwise.
+const MTU_GLANCE: Duration = Duration::from_millis(500);
+
 /// The side of a machine with a [`Tunnel`].
 pub struct TunSide {
     tun: Tun,
@@ -47,6 +51,10 @@ pub struct TunSide {
     count: usize,
     outgoing: Vec<Packet>,
     coalescing: GROTable,
+    /// The least MTU that this host's protocols can live with, and the most that was asked for.
+    mtu: (u16, u16),
+    /// When the path is asked next.
+    ask_path: Option<Instant>,
 }
 
 impl fmt::Debug for TunSide {
@@ -68,7 +76,6 @@ impl TunSide {
     pub fn new(tun: Tun) -> Self {
         let segment = usize::from(tun.mtu()).max(2_048);
         Self {
-            tun,
             readable: true,
             paused_until: None,
             errors: 0,
@@ -81,6 +88,45 @@ impl TunSide {
             count: 0,
             outgoing: (0..IDEAL_BATCH_SIZE).map(|_| Packet::new()).collect(),
             coalescing: GROTable::new(),
+            mtu: (tun.mtu(), tun.mtu()),
+            ask_path: None,
+            tun,
+        }
+    }
+
+    /// Lets the MTU of the interface follow what the path carries, between `floor` and what the interface has now.
+    #[must_use]
+    pub fn following_path(mut self, floor: u16) -> Self {
+        self.mtu = (floor.min(self.tun.mtu()), self.tun.mtu());
+        self
+    }
+
+    /// Asks the machine now and then how much the path carries, and sets the interface to it. While there is no path,
+    /// the last one is as good as any.
+    fn follow_path<M: Tunnel>(&mut self, machine: &M, now: Instant) {
+        let (floor, ceiling) = self.mtu;
+        if floor == ceiling || self.ask_path.is_some_and(|at| at > now) {
+            return;
+        }
+        self.ask_path = Some(now + MTU_GLANCE);
+        let Some(path) = machine.path_mtu() else {
+            return;
+        };
+        let wanted = u16::try_from(path).unwrap_or(u16::MAX).clamp(floor, ceiling);
+        let before = self.tun.mtu();
+        if wanted == before {
+            return;
+        }
+        match self.tun.set_mtu(wanted) {
+            Ok(()) => log::info!(
+                "{}: MTU {wanted}, was {before}; the path carries {path}",
+                self.tun.name
+            ),
+            Err(error) => {
+                log::warn!("{error}");
+                // Without the right to do so it would fail for ever.
+                self.mtu = (before, before);
+            }
         }
     }
 
@@ -121,6 +167,7 @@ impl TunSide {
         match device.recv_multiple(&mut self.raw, &mut self.segments, &mut self.sizes, 0) {
             Ok(count) => {
                 stats.reads += 1;
+                stats.super_packets_read += u64::from(count > 1);
                 self.errors = 0;
                 self.next = 0;
                 self.count = count;
@@ -189,7 +236,11 @@ impl<M: Tunnel> Side<M> for TunSide {
     }
 
     fn output(&mut self, machine: &mut M, context: SideContext<'_>) -> io::Result<bool> {
+        self.follow_path(machine, context.now);
         let stats = &mut context.stats.tun;
+        stats.mtu = self.tun.mtu();
+        stats.tcp_offload = self.tun.device.tcp_gso();
+        stats.udp_offload = self.tun.device.udp_gso();
         let mut moved = false;
         for _ in 0..BATCHES {
             let count = self.gather(machine, stats);
