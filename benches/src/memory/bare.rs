@@ -217,7 +217,8 @@ fn config(pki: &TestPki, identity: &PemIdentity) -> quiche::Config {
     config.enable_dgram(true, 1_024, 1_024);
     config.set_initial_max_data(256 * 1_024);
     config.set_active_connection_id_limit(4);
-    config.set_cc_algorithm(quiche::CongestionControlAlgorithm::CUBIC);
+    config.set_cc_algorithm(quiche::CongestionControlAlgorithm::Bbr2Gcongestion);
+    config.set_initial_congestion_window_packets(256);
     config.enable_pacing(false);
     config
 }
