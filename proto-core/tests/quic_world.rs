@@ -205,6 +205,32 @@ fn a_slow_link_is_filled_by_quiche() {
     a_slow_link_is_filled(world, [quiche(&pki, false), quiche(&pki, true)]);
 }
 
+/// TCP inside the tunnel slows down for every loss by itself; a tunnel that did so too would make it pay twice.
+#[test]
+fn losses_do_not_narrow_the_tunnel_of_quiche() {
+    let pki = TestPki::new();
+    let clock = ThreadClock(VirtualClock::start());
+    let mut world = World::with_clock(clock, 3);
+    let lossy = LinkConfig::new(Duration::from_millis(10)).with_loss(1);
+    let [client, server] = meet(&mut world, lossy, [quiche(&pki, false), quiche(&pki, true)]);
+    world.run_until(
+        |world| has(world, server, &Event::Established),
+        Duration::from_secs(10),
+    );
+    for _ in 0..4_000 {
+        // 40 Mbit/s; what does not fit any queue is lost, too.
+        world.with(client, |host, now| {
+            (0..4).all(|_| host.machine.send(&[1; 1250], now))
+        });
+        world.run_for(Duration::from_millis(1));
+    }
+    let arrived = heard(&world, server);
+    assert!(
+        (15_400..15_960).contains(&arrived),
+        "{arrived} of 16,000 at 1 % loss"
+    );
+}
+
 #[test]
 fn equal_seeds_give_equal_lives_over_the_fake() {
     let run = |seed| {

@@ -19,7 +19,7 @@ pub(super) fn round(stage: &Stage, figures: &mut Figures) -> Result<()> {
     let alone = latency(stage)?;
     let hole = format!("{}:{}", HOLE.address, HOLE.port);
     let stuck = stage.tool(&["tcp-sessions", "--to", &hole, "--count", &STUCK.to_string()])?;
-    // The first of them are on their way once the process runs; they ask again and again for as long as it does.
+    stage.wait_for_callers(STUCK)?;
     let beside = latency(stage);
     drop(stuck);
     let beside = beside?;

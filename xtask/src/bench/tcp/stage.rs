@@ -196,6 +196,15 @@ impl Stage {
         hands.start_tool(&self.client, arguments)
     }
 
+    /// Waits until so many sockets of the client have asked for a session and have no answer.
+    pub(super) fn wait_for_callers(&self, count: usize) -> Result<()> {
+        let look = || {
+            let said = output(self.client.command("ss").args(["-Htn", "state", "syn-sent"]))?;
+            Ok((said.lines().count() >= count).then_some(()))
+        };
+        crate::lab::wait_until("callers without an answer", PATIENCE, look).map(drop)
+    }
+
     /// One TCP stream for some seconds.
     pub(super) fn transfer(&self, way: Way, heading: Heading, seconds: u32) -> Result<Transfer> {
         self.run(way, heading, seconds, &["--congestion", &self.congestion])
