@@ -3,6 +3,7 @@
 //! With root it shows everything, in namespaces; without, it says so and shows what loopback can.
 
 mod loopback;
+mod rootless;
 mod stage;
 mod steps;
 
@@ -36,7 +37,9 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
     let mut show = Show::begin();
     if let Some(why) = obstacle() {
         println!("\nNot everything can be shown here: {why}.");
-        println!("What follows runs on loopback: registration, health, and healing after a crash.\n");
+        println!(
+            "What follows runs on loopback: registration, health, services without root, and healing after a crash.\n"
+        );
         let scratch = Scratch::new("demo", false)?;
         let programs = Programs::new(&folder, runtime, false, &scratch)?;
         loopback::play(&mut show, &programs, &scratch);

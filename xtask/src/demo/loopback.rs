@@ -10,9 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::rootless;
 use super::stage::Show;
 use crate::lab::process::Process;
-use crate::lab::programs::{self, ECHO, PUBLISHED, Programs};
+use crate::lab::programs::{self, ECHO, PUBLISHED, Programs, Service, WEB};
 use crate::lab::scratch::Scratch;
 use crate::lab::wait_until;
 use crate::lab::world::{PATIENCE, claims};
@@ -42,6 +43,7 @@ pub(super) fn play(show: &mut Show, programs: &Programs, scratch: &Scratch) {
             let server = ["--server", "127.0.0.1"].map(str::to_owned);
             programs.issue(&pki, "intermediate", &server)?;
             programs.issue(&pki, "connector", &claims("--connector", &PUBLISHED))?;
+            programs.issue(&pki, "device", &claims("--agent", &PUBLISHED))?;
             Ok(stand)
         },
     ) else {
@@ -50,8 +52,13 @@ pub(super) fn play(show: &mut Show, programs: &Programs, scratch: &Scratch) {
     let Some(mut intermediate) = show.step("the intermediate listens", |_| stand.start_intermediate()) else {
         return;
     };
+    let Some((_web, services)) = show.step("a web server, as private as loopback can be", |_| {
+        stand.start_web()
+    }) else {
+        return;
+    };
     let connector = show.step("the connector registers its services", |_| {
-        let mut config = programs::connector_config(&stand.pki(), &[ECHO]);
+        let mut config = programs::connector_config(&stand.pki(), &services);
         set(
             &mut config,
             "intermediate_server",
@@ -60,13 +67,14 @@ pub(super) fn play(show: &mut Show, programs: &Programs, scratch: &Scratch) {
         set(&mut config, "metrics_port", json!(stand.health[1]));
         let config = scratch.write("connector.json", &format!("{config:#}"))?;
         let mut process = start("connector", scratch, &programs.connector(&config))?;
-        process.wait_for("registered 1 of 1 services", PATIENCE)?;
+        process.wait_for("registered 2 of 2 services", PATIENCE)?;
         wait_health(stand.health[1])?;
         Ok(process)
     });
     let Some(mut connector) = connector else {
         return;
     };
+    without_root(show, &stand, &services);
     let again = show.step(
         "the intermediate is killed and started again; the connector comes back by itself",
         |show| {
@@ -99,7 +107,47 @@ pub(super) fn play(show: &mut Show, programs: &Programs, scratch: &Scratch) {
     });
 }
 
+fn without_root(show: &mut Show, stand: &Stand<'_>, services: &[Service; 2]) {
+    if Command::new("curl").arg("--version").output().is_err() {
+        show.headline("curl is not installed: services without root are not shown");
+        return;
+    }
+    let mut config = programs::agent_config(&stand.pki(), "device", services);
+    let server = json!({ "host": "127.0.0.1", "port": stand.port });
+    set(&mut config, "intermediate_server", server);
+    let config = show.step("a configuration for an agent", |_| {
+        stand.scratch.write("device.json", &format!("{config:#}"))
+    });
+    if let Some(config) = config {
+        let ground = rootless::Ground {
+            programs: stand.programs,
+            config: &config,
+            port: services[1].port,
+            start: &|name, words| start(name, stand.scratch, words),
+        };
+        rootless::play(show, &ground);
+    }
+}
+
 impl Stand<'_> {
+    /// A web server; also gives the services with what is behind each here.
+    fn start_web(&self) -> Result<(Process, [Service; 2])> {
+        let here = |service| Service {
+            backend: Ipv4Addr::LOCALHOST,
+            ..service
+        };
+        let web = Service {
+            port: free_tcp_port()?,
+            ..here(WEB)
+        };
+        let bind = format!("{}:{}", web.backend, web.port);
+        let mut command = Command::new(self.programs.instruments());
+        command.args(["tool", "http", "--bind", &bind, "--name", "web"]);
+        let mut process = Process::start("web", self.scratch.path(), &mut command)?;
+        process.wait_for("ready on", PATIENCE)?;
+        Ok((process, [here(ECHO), web]))
+    }
+
     fn pki(&self) -> PathBuf {
         self.scratch.path().join("pki")
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
+use super::rootless;
 use super::stage::Show;
-use crate::lab::programs::{CONNECTOR_HEALTH, ECHO, INNER, INTERMEDIATE_HEALTH, WEB};
+use crate::lab::programs::{self, ALL, CONNECTOR_HEALTH, ECHO, INNER, INTERMEDIATE_HEALTH, WEB};
 use crate::lab::site::{CABLE, WALL};
 use crate::lab::world::{PATIENCE, World, finish_flow};
 use crate::tool::content;
@@ -20,6 +21,7 @@ pub(super) fn play(show: &mut Show, world: &mut World) {
         return;
     }
     reach(show, world);
+    without_root(show, world);
     share(show, world);
     heal(show, world);
     compare(show, world);
@@ -112,6 +114,28 @@ fn reach(show: &mut Show, world: &World) {
         ));
         Ok(())
     });
+}
+
+/// On the second device, whose own agent has not started yet: nothing is there but an address.
+fn without_root(show: &mut Show, world: &World) {
+    let play = |show: &mut Show| -> Result<()> {
+        let config = programs::agent_config(&world.pki(), "device2", &ALL);
+        let config = world.write_config("rootless", &config)?;
+        let device = world.device(2)?;
+        rootless::play(
+            show,
+            &rootless::Ground {
+                programs: &world.programs,
+                config: &config,
+                port: WEB.port,
+                start: &|name, words| world.start(name, device, words),
+            },
+        );
+        Ok(())
+    };
+    if let Err(error) = play(show) {
+        show.step("a configuration for the second device", |_| Err::<(), _>(error));
+    }
 }
 
 fn share(show: &mut Show, world: &mut World) {

@@ -168,6 +168,11 @@ impl Programs {
         self.words("ztna", &["up"], config)
     }
 
+    /// The words that start an agent in another way.
+    pub(crate) fn ztna(&self, way: &[&str], config: &Path) -> Vec<String> {
+        self.words("ztna", way, config)
+    }
+
     fn words(&self, program: &str, before: &[&str], config: &Path) -> Vec<String> {
         let mut words = vec![self.folder.join(program).display().to_string()];
         words.extend(before.iter().map(ToString::to_string));
