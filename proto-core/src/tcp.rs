@@ -154,6 +154,8 @@ pub struct Connection {
     sack: bool,
     timestamps: Option<Timestamps>,
     peer_mss: usize,
+    /// What the path beyond the tunnel's first stretch carries, as ICMP said.
+    path_mtu: Option<usize>,
     /// By how much the peer's windows are shifted, if both ends shift.
     peer_scale: Option<u8>,
 
@@ -249,6 +251,7 @@ impl Connection {
                 recent_at: 0,
             }),
             peer_mss,
+            path_mtu: None,
             peer_scale: None,
             initial: isn,
             una: 0,

@@ -89,6 +89,11 @@ impl Conn {
         self.connection.receive(segment, now);
     }
 
+    /// ICMP says that a segment was too long for the path.
+    pub(super) fn on_too_big(&mut self, mtu: usize, sequence: u32) {
+        self.connection.on_too_big(mtu, sequence);
+    }
+
     /// The next segment, if there is one to send.
     pub(super) fn send(&mut self, mtu: usize, now: Instant) -> Option<Vec<u8>> {
         self.connection.send(mtu, now)

@@ -7,7 +7,7 @@ use super::NotReached;
 use super::stack::Stack;
 use crate::backend::FlowId;
 use crate::quic::Datagram;
-use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, TCP, TcpFlags, UDP};
+use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, TCP, TcpFlags, TooBig, UDP};
 use crate::tcp::Segment;
 
 impl Stack {
@@ -82,6 +82,14 @@ impl Stack {
         let (Some(&kind), Some(&code)) = (message.first(), message.get(1)) else {
             return;
         };
+        if let Some(TooBig {
+            mtu,
+            sequence: Some(sequence),
+        }) = TooBig::read(packet, parsed)
+        {
+            self.on_segment_too_big(parsed.flow, mtu, sequence);
+            return;
+        }
         let why = if parsed.flow.source.is_ipv4() {
             meaning_v4(kind, code)
         } else {
@@ -92,6 +100,17 @@ impl Stack {
             TCP => self.on_stream_error(parsed.flow, why),
             UDP => self.on_udp_error(parsed.flow, why),
             _ => self.stats.stray += 1,
+        }
+    }
+
+    /// The path carries less than a segment of a stream: those to come become shorter.
+    fn on_segment_too_big(&mut self, flow: FiveTuple, mtu: usize, sequence: u32) {
+        let source = SocketAddr::new(flow.source, flow.source_port);
+        let id = self.tcp.get(&flow.destination_port).copied();
+        let stream = id.and_then(|id| self.stream(id));
+        match stream.filter(|stream| stream.remote() == Some(source)) {
+            Some(stream) => stream.on_too_big(mtu, sequence),
+            None => self.stats.stray += 1,
         }
     }
 
@@ -111,7 +130,7 @@ impl Stack {
     }
 }
 
-/// RFC 792, RFC 1812 §5.2.7.1. Fragmentation is none of ours: packets fit the tunnel.
+/// RFC 792, RFC 1812 §5.2.7.1. Of what is too long for the path, datagrams are cut and segments become shorter.
 fn meaning_v4(kind: u8, code: u8) -> Option<NotReached> {
     match (kind, code) {
         (3, 4) => None,

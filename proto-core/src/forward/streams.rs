@@ -94,6 +94,12 @@ impl Stream {
         self.route.map(|route| route.remote)
     }
 
+    pub(super) fn on_too_big(&mut self, mtu: usize, sequence: u32) {
+        if let Stage::Live { conn, .. } = &mut self.stage {
+            conn.on_too_big(mtu, sequence);
+        }
+    }
+
     pub(super) fn is_relaying(&self) -> bool {
         matches!(self.stage, Stage::Relaying)
     }

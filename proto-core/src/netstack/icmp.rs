@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Flow, Netstack};
 use crate::id::ServiceIndex;
-use crate::routing::packet::{self, Parsed, UDP};
+use crate::routing::packet::{self, Parsed, TooBig, UDP};
 
 /// ICMP errors sent at once at most, and how long one takes to be allowed again: 1,000 a second. Enough for the
 /// traceroutes and misdirected sockets of many agents, and no amplifier.
@@ -53,9 +53,18 @@ impl Netstack {
         }
     }
 
-    /// The agent's host says that nobody takes what a flow sends: its backend socket goes. Other errors, and errors about
-    /// TCP, change nothing: a stream has its own end (RFC 5927 §5.2).
+    /// The agent's host says that nobody takes what a UDP flow sends: its backend socket goes. The path says that it
+    /// carries less: the session's segments become shorter. Other errors change nothing: a stream has its own end (RFC
+    /// 5927 §5.2).
     pub(super) fn on_icmp_error(&mut self, service: ServiceIndex, parsed: &Parsed, error: &[u8]) {
+        if let Some(TooBig {
+            mtu,
+            sequence: Some(sequence),
+        }) = TooBig::read(error, parsed)
+        {
+            self.on_segment_too_big((service, parsed.flow), mtu, sequence);
+            return;
+        }
         let kind = error.get(parsed.transport.start..parsed.transport.start + 2);
         let port_unreachable = match kind {
             Some([3, 3]) => parsed.flow.source.is_ipv4(),

@@ -89,6 +89,17 @@ impl Netstack {
         }
     }
 
+    /// ICMP says that a segment of a session was too long for the path.
+    pub(super) fn on_segment_too_big(&mut self, key: (ServiceIndex, FiveTuple), mtu: usize, sequence: u32) {
+        let live = self.tcp.get(&key).copied().and_then(|id| self.live(id));
+        let Some(live) = live else {
+            self.stats.unsupported += 1;
+            return;
+        };
+        live.on_too_big(mtu, sequence);
+        self.stats.icmp_errors += 1;
+    }
+
     fn on_unknown(&mut self, service: ServiceIndex, parsed: &Parsed, opens: bool, packet: Datagram) {
         if opens {
             self.on_syn(service, parsed, packet);

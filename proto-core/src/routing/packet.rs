@@ -9,6 +9,7 @@
 mod build;
 mod checksum;
 mod fragment;
+mod quote;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub(crate) use build::tcp;
 pub use build::{Unreachable, echo_reply, reassembly_timed_out, tcp_reset, too_big, udp, unreachable};
 pub use checksum::verify_checksums;
 pub use fragment::{Piece, set_identification, split};
+pub use quote::TooBig;
 pub use rewrite::{rewrite_destination, rewrite_source};
 
 use crate::machine::Ecn;

@@ -16,6 +16,9 @@ use crate::routing::packet;
 /// The least MTU of an IPv4 host that is asked to make segments; less than that is taken for this.
 const LEAST_MTU: usize = 576;
 
+/// No IPv6 path carries less (RFC 8200 §5).
+const LEAST_MTU_V6: usize = 1280;
+
 const TCP_HEADER: usize = 20;
 
 /// The options of a segment with timestamps, and with as many blocks as fit beside them.
@@ -27,7 +30,7 @@ impl Connection {
     /// room.
     pub fn send(&mut self, mtu: usize, now: Instant) -> Option<Vec<u8>> {
         let now = self.advance(now);
-        let mtu = mtu.max(LEAST_MTU);
+        let mtu = self.path_mtu.map_or(mtu, |path| mtu.min(path)).max(LEAST_MTU);
         if let Some(sequence) = self.refusal.take() {
             return self.write(TcpControl::Rst, sequence, None, Options::default(), 0..0);
         }
@@ -47,6 +50,22 @@ impl Connection {
             | State::LastAck
             | State::TimeWait => self.send_segment(mtu, now),
         }
+    }
+
+    /// ICMP says that the path carries no more than `mtu` of a segment that began at `sequence`. Believed only of a segment
+    /// that is under way (RFC 5927 §7.2), for the rest of the connection; what was too long is lost and sent again.
+    pub fn on_too_big(&mut self, mtu: usize, sequence: u32) {
+        let behind = sequence.wrapping_sub(self.number(self.una));
+        if u64::from(behind) >= self.next - self.una {
+            return;
+        }
+        let least = if self.flow.source.is_ipv4() {
+            LEAST_MTU
+        } else {
+            LEAST_MTU_V6
+        };
+        let mtu = mtu.max(least);
+        self.path_mtu = Some(self.path_mtu.map_or(mtu, |known| known.min(mtu)));
     }
 
     fn send_syn(&mut self, mtu: usize, now: Micros) -> Option<Vec<u8>> {

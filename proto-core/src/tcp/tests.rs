@@ -1,4 +1,5 @@
 //! Two ends and a network between them, in virtual time.
 
 mod harness;
+mod path;
 mod transfer;

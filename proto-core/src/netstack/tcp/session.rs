@@ -114,6 +114,11 @@ impl Live {
         self.connection.handle_timeout(now);
     }
 
+    /// ICMP says that a segment was too long for the path.
+    pub(super) fn on_too_big(&mut self, mtu: usize, sequence: u32) {
+        self.connection.on_too_big(mtu, sequence);
+    }
+
     /// Offers bytes for the backend to `take`; returns how many it took.
     pub(super) fn drain(&mut self, take: &mut dyn FnMut(&[u8]) -> usize, now: Instant) -> usize {
         if self.backend_gone {

@@ -190,6 +190,30 @@ fn golden_answers_are_built() {
 }
 
 #[test]
+fn an_error_about_size_is_read_again() {
+    let mut out = Vec::new();
+    for (original, sequence) in [(SYN4, true), (SYN6, true), (UDP4, false), (UDP6, false)] {
+        let mut original = bytes(original);
+        if original[0] >> 4 == 4 {
+            original[6] |= 0x40;
+        }
+        let parsed = parse(&original).unwrap();
+        assert!(too_big(&original, &parsed, 1300, &mut out));
+        let read = TooBig::read(&out, &parse(&out).unwrap()).unwrap();
+        let at = parsed.transport.start + 4;
+        let wanted = u32::from_be_bytes(original[at..at + 4].try_into().unwrap());
+        assert_eq!(read.mtu, 1300);
+        assert_eq!(read.sequence, sequence.then_some(wanted));
+        // RFC 1191 §5: an old router says nothing of size.
+        let message = parse(&out).unwrap().transport.start;
+        out[message + 4..message + 8].fill(0);
+        assert_eq!(TooBig::read(&out, &parse(&out).unwrap()), None);
+        assert!(unreachable(&original, &parsed, Unreachable::Port, &mut out));
+        assert_eq!(TooBig::read(&out, &parse(&out).unwrap()), None);
+    }
+}
+
+#[test]
 fn a_reset_acknowledges_what_the_segment_spans() {
     // A segment with ACK is answered with its own acknowledgement number as sequence number.
     let mut ack = bytes(SYN4);
