@@ -1,7 +1,7 @@
 //! Where a running `ztna up` keeps what others must find: its lock, its control socket, its journal.
 //!
 //! Interface names belong to a network namespace, so files do as well: the namespace of process 1 has `/run/ztna`,
-//! every other one a folder of its own below it. Who may not write there has a folder in his runtime directory. The
+//! every other one, or one that cannot be compared, a folder of its own below it. Who may not write there has a folder in his runtime directory. The
 //! lock says who is running: the kernel gives it back however a process ends.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -89,12 +89,14 @@ fn candidates() -> impl Iterator<Item = PathBuf> {
         })
 }
 
-/// The number of this process's network namespace, if it is not the one of process 1.
+/// The number of this process's network namespace, unless it is known to be the one of process 1.
 fn foreign_namespace() -> Option<u64> {
     let ours = std::fs::metadata("/proc/self/ns/net").ok()?.ino();
-    // Whoever may not look there is in the usual one, as far as anybody can tell.
-    let usual = std::fs::metadata("/proc/1/ns/net").ok()?.ino();
-    (ours != usual).then_some(ours)
+    // Whoever may not look there cannot tell, and had better not meet somebody else's.
+    let usual = std::fs::metadata("/proc/1/ns/net")
+        .ok()
+        .map(|metadata| metadata.ino());
+    (usual != Some(ours)).then_some(ours)
 }
 
 /// Makes the folder, for its owner to write and everybody to see; one that belongs to somebody else is not used.
