@@ -216,7 +216,11 @@ impl<Q: Provider> Client<Q> {
                     register(&mut self.pool, &self.config, id);
                 }
                 PoolEvent::Readable(id) => {
-                    while let Some(datagram) = self.pool.poll_datagram(id) {
+                    while let Some(mut datagram) = self.pool.poll_datagram(id) {
+                        let parsed = parse_from_intermediate(&datagram);
+                        if let Ok(FromIntermediate::Introduced { packet_at, .. }) = parsed {
+                            datagram.advance(packet_at);
+                        }
                         match parse_from_intermediate(&datagram) {
                             Ok(FromIntermediate::Packet) => {
                                 if let Some(answer) = on_packet(datagram) {
@@ -232,7 +236,8 @@ impl<Q: Provider> Client<Q> {
                                 }
                             }
                             Ok(FromIntermediate::Refused { .. }) => self.stats.refused += 1,
-                            Ok(FromIntermediate::Observed(_)) | Err(_) => {}
+                            Ok(FromIntermediate::Observed(_) | FromIntermediate::Introduced { .. })
+                            | Err(_) => {}
                         }
                     }
                 }

@@ -1,14 +1,14 @@
 //! The settings of `ztna-connector`.
 
-use std::net::{IpAddr, SocketAddr};
+mod offer;
+
+use std::net::SocketAddr;
 
 use program::args::{self, Common, CommonArgs};
-use program::endpoint::{Endpoint, IntermediateServer};
+use program::endpoint::IntermediateServer;
 use program::services::{self, Service};
 use program::settings::{Flags, Schema, Settings, SettingsError};
-use program::{resolve, settings};
-use proto_core::config::{ConnectorConfig, ConnectorService, IntermediateEndpoint, Protocol};
-use proto_core::id::ServiceId;
+use proto_core::config::{ConnectorConfig, ConnectorService, IntermediateEndpoint};
 use proto_core::netstack::NetstackLimits;
 
 /// The port of `/healthz` and `/metrics`, if none is given.
@@ -30,9 +30,24 @@ pub const SCHEMA: Schema = Schema::new(
             "p2p.enabled",
             "p2p.key",
             "p2p.port",
+            "services[].allow",
             "services[].backend",
+            "services[].backends",
+            "services[].health.check",
+            "services[].health.expect",
+            "services[].health.expect_status",
+            "services[].health.healthy",
+            "services[].health.interval",
+            "services[].health.path",
+            "services[].health.send",
+            "services[].health.timeout",
+            "services[].health.unhealthy",
             "services[].id",
+            "services[].ports[].backends",
+            "services[].ports[].listen",
+            "services[].ports[].protocol",
             "services[].protocol",
+            "services[].proxy_protocol",
             "services[].virtualIp",
             "services[].virtual_ip",
         ],
@@ -79,21 +94,6 @@ impl Args {
     }
 }
 
-/// A service, before its backend is resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Its name.
-    pub id: ServiceId,
-    /// Where it listens.
-    pub backend: Endpoint,
-    /// Where that was said, for an error.
-    pub place: String,
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// The addresses under which agents reach it; empty for any.
-    pub virtual_addresses: Vec<IpAddr>,
-}
-
 /// The settings, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -102,7 +102,7 @@ pub struct Config {
     /// The intermediate.
     pub server: IntermediateServer,
     /// The services.
-    pub services: Vec<Published>,
+    pub services: Vec<ConnectorService>,
     /// The local UDP port; 0 for any.
     pub port: u16,
     /// Whether direct connections are wished for.
@@ -115,6 +115,10 @@ impl Config {
     /// # Errors
     /// For the first one that is wrong.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        Self::read_all(settings).map_err(|error| settings.name_service(error))
+    }
+
+    fn read_all(settings: &Settings) -> Result<Self, SettingsError> {
         let common = Common::read(settings, DEFAULT_METRICS_PORT)?;
         let server = IntermediateServer::read(settings)?;
         let services = services::read(settings)?
@@ -144,21 +148,8 @@ impl Config {
         })
     }
 
-    /// Looks the backends up.
-    ///
-    /// # Errors
-    /// Names the first one that does not resolve.
-    pub fn resolve_backends(&self) -> Result<Vec<ConnectorService>, SettingsError> {
-        self.services.iter().map(Published::resolve).collect()
-    }
-
     /// What the machine is configured with.
-    pub fn machine(
-        &self,
-        services: Vec<ConnectorService>,
-        addresses: Vec<SocketAddr>,
-        local: SocketAddr,
-    ) -> ConnectorConfig {
+    pub fn machine(&self, addresses: Vec<SocketAddr>, local: SocketAddr) -> ConnectorConfig {
         let server_name = (!self.common.insecure_dev).then(|| self.server.server_name.clone());
         ConnectorConfig {
             intermediate: IntermediateEndpoint {
@@ -166,51 +157,16 @@ impl Config {
                 server_name,
             },
             local,
-            services,
+            services: self.services.clone(),
             limits: NetstackLimits::default(),
         }
     }
 }
 
-impl Published {
-    fn resolve(&self) -> Result<ConnectorService, SettingsError> {
-        let found = resolve::look_up(&self.backend);
-        let address = found.map(|addresses| addresses.first().copied());
-        let problem = match address {
-            Ok(Some(backend)) => {
-                return Ok(ConnectorService {
-                    id: self.id.clone(),
-                    backend,
-                    protocol: self.protocol,
-                    virtual_addresses: self.virtual_addresses.clone(),
-                });
-            }
-            Ok(None) => "it has no address".to_owned(),
-            Err(error) => settings::describe(&error),
-        };
-        Err(SettingsError::new(
-            self.place.as_str(),
-            format!("cannot resolve {:?}: {problem}", self.backend.host),
-            "correct the name, or give the address",
-        ))
-    }
-}
-
-fn published(service: Service<'_>) -> Result<Published, SettingsError> {
-    let input = service
-        .input
-        .member("backend", "where the service listens, as \"127.0.0.1:8080\"")?;
-    let protocols = [
-        ("tcp", Protocol::Tcp),
-        ("udp", Protocol::Udp),
-        ("both", Protocol::Both),
-    ];
-    let protocol = service.input.get("protocol");
-    Ok(Published {
+fn published(service: Service<'_>) -> Result<ConnectorService, SettingsError> {
+    Ok(ConnectorService {
+        offer: offer::read(&service.input)?,
         id: service.id,
-        backend: Endpoint::parse(&input, "127.0.0.1:8080", None)?,
-        place: input.place().to_owned(),
-        protocol: protocol.map_or(Ok(Protocol::Both), |input| input.choice(&protocols))?,
         virtual_addresses: service.virtual_addresses,
     })
 }

@@ -4,24 +4,30 @@
 //! log, health and metrics what the machine does.
 
 pub mod config;
+mod news;
+mod reloading;
 mod snapshot;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser as _;
 use program::client::{self, LinkLog};
 use program::exit::{self, Failure};
+use program::lookup::Lookups;
+use program::reload::Reload;
 use program::resolve::Resolving;
 use program::tls::{self, End};
 use program::{args, station};
-use proto_core::connector::Connector;
+use proto_core::connector::{Connector, ConnectorNews};
 use proto_core::quic::quiche::QuicheProvider;
 use runtime_io::{BackendLimits, BackendSide, CommandSender, Handler, Notice, Shell};
 
 use config::{Args, Config};
+use reloading::Reloading;
 use snapshot::ConnectorSnapshot;
 
 /// The program's name, in its messages.
@@ -53,41 +59,64 @@ fn run(args: &Args) -> Result<(), Failure> {
     if config.p2p {
         log::info!("direct connections are not built yet: of p2p, only the port is used");
     }
-    let services = config.resolve_backends()?;
     let listener = station::listen(&config.common)?;
     let udp = client::bind(config.common.bind, config.port)?;
     let local = udp.local_addr();
     let resolving = Resolving::start(&config.server.endpoint);
     let addresses = client::reachable(resolving.addresses.clone(), local);
     let machine = Machine::new(
-        config.machine(services, addresses, local),
+        config.machine(addresses, local),
         tls.provider,
         &runtime_io::seed()?,
         Instant::now(),
     );
     let count = config.services.len();
+    let file = settings.file_name().map(PathBuf::from);
+    let common = config.common.clone();
+    let reloading = Reloading {
+        args: args.clone(),
+        config,
+        local,
+    };
+    let (resolve, lookups) = Lookups::new();
+    let side = BackendSide::new(BackendLimits::default()).with_resolver(resolve);
     station::run::<ConnectorSnapshot, BackendSide>(
-        &config.common,
-        Shell::new(machine, udp, BackendSide::new(BackendLimits::default())),
+        &common,
+        Shell::new(machine, udp, side),
         listener,
-        |commands| attend(commands, resolving, local),
+        |commands| {
+            lookups.serve(commands);
+            let reload = Reload::start(file, reloading.attempts(commands.clone()));
+            attend(commands, resolving, local, reload)
+        },
         move |_| log::info!("{NAME} started with {count} services"),
     )
 }
 
-fn attend(commands: &CommandSender<Machine>, resolving: Resolving, local: SocketAddr) -> Handler<Machine> {
+fn attend(
+    commands: &CommandSender<Machine>,
+    resolving: Resolving,
+    local: SocketAddr,
+    reload: Reload,
+) -> Handler<Machine> {
     let refresh = client::follow(resolving, local, commands, |machine: &mut Machine, addresses| {
         machine.set_intermediate_addresses(&addresses);
     });
     let mut log = LinkLog::new(refresh);
     let mut before = 0;
     Box::new(move |notice, context| {
-        let Notice::Event(happened) = notice else {
-            return;
+        let happened = match notice {
+            Notice::Event(happened) => happened,
+            Notice::Reload => return reload.wanted(),
+            Notice::Ending => return,
         };
-        let services = context.machine.status();
-        let service = services.get(usize::from(happened.service.0));
-        log.tell(&happened.event, service.map(|service| &service.id));
+        let machine = &context.machine;
+        let service = machine.service_id(happened.service);
+        match &happened.event {
+            ConnectorNews::Link(event) => log.tell(event, service),
+            ConnectorNews::Backends(event) => news::tell(event, service),
+        }
+        let services = machine.status();
         let registered = services.iter().filter(|service| service.registered).count();
         if std::mem::replace(&mut before, registered) != registered {
             log::info!("{NAME} registered {registered} of {} services", services.len());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use program::client::all_registered;
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
+use program::reload;
 use program::station::Snapshot;
 use proto_core::backend::Refusal;
 use proto_core::connector::{ConnectorStats, ServiceStatus};
@@ -28,6 +29,7 @@ impl Snapshot for ConnectorSnapshot {
     type Machine = Machine;
 
     const ROLE: &'static str = "connector";
+    const RELOADS: bool = true;
 
     fn take(machine: &Machine, shell: &ShellStats) -> Self {
         Self {
@@ -66,6 +68,7 @@ impl Snapshot for ConnectorSnapshot {
             "Services registered now.",
             registered.count() as u64,
         );
+        backends(services, text);
         text.gauge(
             "ztna_connector_tcp_buffered_bytes",
             "Memory that the buffers of TCP sessions hold now.",
@@ -81,6 +84,16 @@ impl Snapshot for ConnectorSnapshot {
             "ztna_connector_tcp_timeouts_total",
             "TCP retransmission timeouts.",
             netstack.tcp_timeouts,
+        );
+        counter(
+            "ztna_connector_backend_retries_total",
+            "Flows that were tried over with another backend.",
+            netstack.retried,
+        );
+        counter(
+            "ztna_connector_ended_flows_total",
+            "Flows ended because their service, its list or their agent changed.",
+            netstack.ended,
         );
         counter(
             "ztna_connector_forwarded_packets_total",
@@ -153,12 +166,44 @@ impl Snapshot for ConnectorSnapshot {
             .concat(),
         );
         text.shell(shell);
+        reload::write(text);
         text.seconds(
             "ztna_connector_uptime_seconds",
             "Seconds since the start.",
             uptime,
         );
     }
+}
+
+/// Which services are published, and which backends take sessions.
+fn backends(services: &[ServiceStatus], text: &mut Exposition) {
+    let mut up = Vec::new();
+    let mut flows = Vec::new();
+    let mut published = Vec::new();
+    for service in services {
+        let id = service.id.as_str();
+        published.push((vec![("service", id)], u64::from(service.available)));
+        for backend in &service.backends {
+            let labels = vec![("service", id), ("backend", backend.backend.as_str())];
+            up.push((labels.clone(), u64::from(backend.up)));
+            flows.push((labels, u64::from(backend.flows)));
+        }
+    }
+    text.labelled(
+        "ztna_connector_service_up",
+        "Whether a backend of the service is well.",
+        &published,
+    );
+    text.labelled(
+        "ztna_connector_backend_up",
+        "Whether the backend takes new sessions.",
+        &up,
+    );
+    text.labelled(
+        "ztna_connector_backend_flows",
+        "Flows of the backend now.",
+        &flows,
+    );
 }
 
 fn refusals(stats: &BackendStats) -> Reasons {
@@ -191,6 +236,8 @@ fn drops(
         ("hop_limit", netstack.hop_limit),
         ("icmp_limited", netstack.icmp_limited),
         ("unsupported", netstack.unsupported),
+        ("no_backend", netstack.no_backend),
+        ("denied", netstack.denied),
         ("tcp_full", netstack.tcp_full),
         ("tcp_backlog", netstack.tcp_backlog),
         ("tcp_memory", netstack.tcp_dropped),

@@ -109,7 +109,7 @@ fn a_bad_configuration_is_one_line_and_exit_code_two() {
     assert_eq!(
         ended.stderr,
         format!(
-            "ztna-connector: {file}: services[0].backend: \"localhost\" has no port; write for example \
+            "ztna-connector: {file}: services[0].backend (service \"a\"): \"localhost\" has no port; write for example \
              \"127.0.0.1:8080\"\n"
         )
     );

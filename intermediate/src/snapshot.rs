@@ -92,6 +92,11 @@ impl Snapshot for IntermediateSnapshot {
             stats.registrations,
         );
         text.counter(
+            "ztna_introductions_total",
+            "Packets that told a connector who opens a flow.",
+            stats.introductions,
+        );
+        text.counter(
             "ztna_registration_rejections_total",
             "Registrations refused.",
             stats.registrations_refused,

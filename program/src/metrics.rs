@@ -43,6 +43,14 @@ impl Exposition {
         self.gauge(name, help, value.as_secs());
     }
 
+    /// One gauge per set of labels.
+    pub fn labelled(&mut self, name: &str, help: &str, samples: &[(Vec<(&str, &str)>, u64)]) {
+        self.family(name, help, Kind::Gauge);
+        for (labels, value) in samples {
+            self.sample(name, labels, *value);
+        }
+    }
+
     /// One counter per reason. A reason that comes twice is added up.
     pub fn by_reason(&mut self, name: &str, help: &str, mut reasons: Reasons) {
         self.family(name, help, Kind::Counter);
@@ -55,6 +63,14 @@ impl Exposition {
                 .iter()
                 .fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
             self.sample(name, &[("reason", reason)], sum);
+        }
+    }
+
+    /// One counter per result.
+    pub fn by_result(&mut self, name: &str, help: &str, results: &[(&str, u64)]) {
+        self.family(name, help, Kind::Counter);
+        for (result, count) in results {
+            self.sample(name, &[("result", result)], *count);
         }
     }
 

@@ -123,7 +123,9 @@ impl Settings {
             None => None,
         };
         if let Some((name, value)) = &file {
-            schema.check(name, value)?;
+            schema
+                .check(name, value)
+                .map_err(|error| error.naming_service(value))?;
         }
         Ok(Self {
             flags,
@@ -193,6 +195,14 @@ impl Settings {
         match self.file {
             Some(_) => SettingsError::new(place, "missing", fix),
             None => SettingsError::new(place, "missing", format!("{fix} {}", self.default_path)),
+        }
+    }
+
+    /// An error with the name of the service in it, if it is about one of the file.
+    pub fn name_service(&self, error: SettingsError) -> SettingsError {
+        match &self.file {
+            Some((_, root)) => error.naming_service(root),
+            None => error,
         }
     }
 

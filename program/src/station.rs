@@ -31,6 +31,9 @@ pub trait Snapshot: Send + 'static {
     /// The role's name in metrics.
     const ROLE: &'static str;
 
+    /// Whether the program reads its settings again; its handler is told of SIGHUP in any case.
+    const RELOADS: bool = false;
+
     /// Copies what is needed; runs in the packet loop.
     fn take(machine: &Self::Machine, stats: &ShellStats) -> Self;
 
@@ -139,6 +142,7 @@ where
                 ending.store(true, Ordering::Relaxed);
                 log::info!("shutting down");
             }
+            Notice::Reload if S::RELOADS => {}
             Notice::Reload => log::info!("SIGHUP: settings are read at start only; restart to apply changes"),
             Notice::Event(_) => {}
         }

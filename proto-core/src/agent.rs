@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::config::AgentConfig;
 use crate::config::limits::{MAX_UDP_PAYLOAD, TunnelLimits};
+use crate::config::{AgentConfig, AgentService};
 use crate::id::{ServiceId, ServiceIndex};
 use crate::link::{Link, LinkEvent, LinkStats};
 use crate::machine::{Deadline, Forward, Machine, Received, SendError, Transmit, Tunnel, Wake};
@@ -63,6 +63,27 @@ struct Service {
     prefix: Box<[u8]>,
 }
 
+/// The services of a configuration, in its order.
+fn services(configured: &[AgentService]) -> Vec<Service> {
+    let services = configured.iter().map(|service| Service {
+        id: service.id.clone(),
+        prefix: routed_prefix(&service.id),
+    });
+    services.collect()
+}
+
+/// Which address leads to which of them.
+fn routes(configured: &[AgentService], rng: &mut Rng) -> RouteTable {
+    let routes = (0..)
+        .map(ServiceIndex)
+        .zip(configured)
+        .flat_map(|(index, service)| {
+            let addresses = service.virtual_addresses.iter();
+            addresses.map(move |address| (*address, index))
+        });
+    RouteTable::new(routes, rng)
+}
+
 /// The agent's machine.
 #[derive(Debug)]
 pub struct Agent<Q: Provider> {
@@ -72,6 +93,7 @@ pub struct Agent<Q: Provider> {
     routes: RouteTable,
     inbound: VecDeque<Datagram>,
     limits: TunnelLimits,
+    rng: Rng,
     stats: AgentStats,
     shut_down: bool,
 }
@@ -80,14 +102,7 @@ impl<Q: Provider> Agent<Q> {
     /// An agent that connects at once.
     pub fn new(config: AgentConfig, provider: Q, seed: &Seed, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
-        let routes = config.services.iter().enumerate().flat_map(|(index, service)| {
-            let index = ServiceIndex(index as u16);
-            service
-                .virtual_addresses
-                .iter()
-                .map(move |address| (*address, index))
-        });
-        let routes = RouteTable::new(routes.collect::<Vec<_>>(), &mut rng);
+        let routes = routes(&config.services, &mut rng);
         let pool_config = PoolConfig {
             accept: false,
             retry: false,
@@ -97,14 +112,8 @@ impl<Q: Provider> Agent<Q> {
             max_handshakes: 4,
             max_udp_payload: MAX_UDP_PAYLOAD,
         };
-        let ids: Vec<ServiceId> = config.services.into_iter().map(|service| service.id).collect();
-        let services = ids
-            .iter()
-            .map(|id| Service {
-                id: id.clone(),
-                prefix: routed_prefix(id),
-            })
-            .collect::<Vec<_>>();
+        let services = services(&config.services);
+        let ids = services.iter().map(|service| service.id.clone()).collect();
         let link = Link::new(
             Role::Agent,
             ids,
@@ -113,13 +122,15 @@ impl<Q: Provider> Agent<Q> {
             rng.fork(),
             now,
         );
+        let pool = Pool::new(provider, pool_config, rng.fork(), now);
         Self {
-            pool: Pool::new(provider, pool_config, rng.fork(), now),
+            pool,
             link,
             services,
             routes,
             inbound: VecDeque::new(),
             limits: config.limits,
+            rng,
             stats: AgentStats::default(),
             shut_down: false,
         }
@@ -161,6 +172,20 @@ impl<Q: Provider> Agent<Q> {
         self.link.set_addresses(addresses, now);
     }
 
+    /// Takes the services and addresses of another configuration, over the same connection. Its other parts hold only at a
+    /// start. A service that is not there any more gets no packet from here; v1 has no message that takes its registration
+    /// back, so that goes with the connection.
+    pub fn reconfigure(&mut self, config: &AgentConfig, now: Instant) {
+        let now = now.max(self.pool.now());
+        let before: Vec<ServiceId> = self.services.iter().map(|service| service.id.clone()).collect();
+        self.routes = routes(&config.services, &mut self.rng);
+        self.services = services(&config.services);
+        let ids: Vec<ServiceId> = self.services.iter().map(|service| service.id.clone()).collect();
+        if ids != before {
+            self.link.set_services(&mut self.pool, ids, now);
+        }
+    }
+
     /// The largest packet that fits to every service on the current path; `None` while not connected.
     pub fn path_mtu(&self) -> Option<usize> {
         let longest = self.services.iter().map(|service| service.prefix.len()).max()?;
@@ -200,7 +225,7 @@ impl<Q: Provider> Agent<Q> {
                 PoolEvent::Established(_) => self.link.on_established(&mut self.pool, now),
                 PoolEvent::Readable(id) => {
                     while let Some(datagram) = self.pool.poll_datagram(id) {
-                        if let Some(packet) = self.link.on_datagram(&mut self.pool, datagram, now) {
+                        if let Some((packet, _)) = self.link.on_datagram(&mut self.pool, datagram, now) {
                             self.take_in(packet);
                         }
                     }

@@ -3,7 +3,10 @@
 //! The machine decides when a backend socket opens, half-closes and goes; the shell owns the socket and reports. All
 //! timeouts and back-pressure therefore live in the core and are tested in virtual time.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::service::health::Awaited;
 
 /// A flow between the tunnel and one backend socket; never reused while either side may still name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +81,8 @@ pub enum ToBackend<'a> {
         /// Any flow, also one that is still opening.
         flow: FlowId,
     },
+    /// A question that has no flow.
+    Ask(Ask<'a>),
 }
 
 /// Why a backend could not be reached.
@@ -143,4 +148,82 @@ pub enum FromBackend<'a> {
         /// An open TCP flow.
         flow: FlowId,
     },
+    /// The answer to a question.
+    Answer(Answer<'a>),
+}
+
+/// A check of a backend's health; never reused while either side may still name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProbeId {
+    /// Dense: usable as an index, of its own, apart from those of flows.
+    pub index: u32,
+    /// Which use of the index.
+    pub generation: u32,
+}
+
+/// A host name that is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NameId {
+    /// Dense.
+    pub index: u32,
+    /// Which use of the index.
+    pub generation: u32,
+}
+
+/// What a connector wants to know about its backends, apart from any flow. Time limits are the machine's.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ask<'a> {
+    /// Open a socket, send these bytes, and report what is awaited. The socket is then closed.
+    Probe {
+        /// The check.
+        probe: ProbeId,
+        /// Which kind of socket.
+        transport: Transport,
+        /// Where.
+        address: SocketAddr,
+        /// What is sent first; may be empty, and is then not sent.
+        send: &'a [u8],
+        /// What ends it.
+        awaited: Awaited,
+    },
+    /// The machine does not wait for a check any more: close its socket.
+    EndProbe {
+        /// The check, which may have ended by itself.
+        probe: ProbeId,
+    },
+    /// Look up all addresses of a name.
+    Resolve {
+        /// The name.
+        name: NameId,
+        /// As text.
+        host: &'a str,
+    },
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// A check has ended.
+    Probed {
+        /// The check.
+        probe: ProbeId,
+        /// What was received, at most [`ANSWER`](crate::service::health::ANSWER) bytes; empty for a mere connection.
+        result: Result<&'a [u8], Refusal>,
+    },
+    /// A name was looked up.
+    Resolved {
+        /// The name.
+        name: NameId,
+        /// What was found; `None` if nothing.
+        found: Option<Found<'a>>,
+    },
+}
+
+/// The addresses of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Of both families, at least one.
+    pub addresses: &'a [IpAddr],
+    /// How long they hold.
+    pub ttl: Duration,
 }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::id::ServiceId;
 use crate::netstack::{NetstackConfig, NetstackLimits, NetstackService};
+use crate::service::Offer;
 
 pub use crate::backend::Protocol;
 pub use limits::{IntermediateLimits, TunnelLimits};
@@ -60,10 +61,8 @@ pub struct IntermediateConfig {
 pub struct ConnectorService {
     /// Its name.
     pub id: ServiceId,
-    /// Where it really listens.
-    pub backend: SocketAddr,
-    /// What it speaks.
-    pub protocol: Protocol,
+    /// How it is served.
+    pub offer: Offer,
     /// The addresses under which agents reach it; empty accepts any, because the intermediate has already chosen the
     /// service and each agent has its own virtual address for it.
     pub virtual_addresses: Vec<IpAddr>,
@@ -82,14 +81,20 @@ pub struct ConnectorConfig {
     pub limits: NetstackLimits,
 }
 
+impl ConnectorService {
+    /// What the network stack knows of it.
+    pub(crate) fn netstack(&self) -> NetstackService {
+        NetstackService {
+            offer: self.offer.clone(),
+            virtual_addresses: self.virtual_addresses.clone(),
+        }
+    }
+}
+
 impl ConnectorConfig {
     /// What its network stack is configured with.
     pub(crate) fn netstack(&self) -> NetstackConfig {
-        let services = self.services.iter().map(|service| NetstackService {
-            backend: service.backend,
-            protocol: service.protocol,
-            virtual_addresses: service.virtual_addresses.clone(),
-        });
+        let services = self.services.iter().map(ConnectorService::netstack);
         // Any IPv6 path carries 1,280; the live connection says what this one carries.
         NetstackConfig {
             services: services.collect(),

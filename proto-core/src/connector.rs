@@ -4,29 +4,46 @@
 //! connection per service and knows the service by the connection: one process, one socket, many links. Packets go to
 //! the netstack, which terminates TCP, UDP and ICMP; its packets go back on the link of their service. While a link
 //! has no room the netstack keeps its bytes, and a backend that sends too fast is not read.
+//!
+//! A service whose backends are all down is withdrawn by closing its link, and published again by connecting it. The
+//! configuration may change while everything runs: see [`Connector::reconfigure`].
+
+mod published;
+mod reconfigure;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::backend::{FlowId, FromBackend, ToBackend};
-use crate::config::ConnectorConfig;
 use crate::config::limits::{EVENT_QUEUE, MAX_UDP_PAYLOAD};
+use crate::config::{ConnectorConfig, IntermediateEndpoint};
 use crate::id::{ConnId, ServiceId, ServiceIndex};
 use crate::link::{Link, LinkEvent, LinkStats};
 use crate::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Wake};
 use crate::netstack::{Netstack, NetstackStats};
 use crate::quic::{DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::rng::{Rng, Seed};
+use crate::service::{BackendStatus, ServiceEvent};
 use crate::timer::DeadlineIndex;
-use crate::wire::datagram::Role;
+use published::Published;
+
+/// What happened to a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectorNews {
+    /// What its link says.
+    Link(LinkEvent),
+    /// What its backends say.
+    Backends(ServiceEvent),
+}
 
 /// Something that happened to one service of a connector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectorEvent {
     /// The service.
     pub service: ServiceIndex,
-    /// What its link says.
-    pub event: LinkEvent,
+    /// What happened.
+    pub event: ConnectorNews,
 }
 
 /// Counters of a connector.
@@ -53,7 +70,14 @@ pub struct ServiceStatus {
     pub id: ServiceId,
     /// Whether the intermediate holds its registration.
     pub registered: bool,
+    /// Whether a backend is well: otherwise the service is withdrawn.
+    pub available: bool,
+    /// Its backends.
+    pub backends: Vec<BackendStatus>,
 }
+
+/// Services of a connector; room is kept for those that a later configuration adds.
+pub const MAX_SERVICES: usize = 1024;
 
 /// Every link registers one service: its only one.
 const ONLY: ServiceIndex = ServiceIndex(0);
@@ -62,8 +86,14 @@ const ONLY: ServiceIndex = ServiceIndex(0);
 #[derive(Debug)]
 pub struct Connector<Q: Provider> {
     pool: Pool<Q>,
-    services: Vec<ServiceId>,
-    links: Vec<Link>,
+    /// By index; a service that was removed leaves a gap until another takes it.
+    services: Vec<Option<Published>>,
+    /// What every link is made of.
+    endpoint: IntermediateEndpoint,
+    local: SocketAddr,
+    rng: Rng,
+    /// Counters of links that are gone.
+    retired: LinkStats,
     /// When each link wants to be woken, by service.
     timers: DeadlineIndex,
     /// The service of each connection, by the connection's index.
@@ -82,45 +112,39 @@ impl<Q: Provider> Connector<Q> {
     pub fn new(config: ConnectorConfig, provider: Q, seed: &Seed, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
         let count = config.services.len();
+        let links = 2 * count.max(MAX_SERVICES) + 2;
         let pool_config = PoolConfig {
             accept: false,
             retry: false,
             reset_key: None,
             // One in use per service, and one that is still saying goodbye.
-            max_connections: 2 * count + 2,
-            max_handshakes: 2 * count + 2,
+            max_connections: links,
+            max_handshakes: links,
             max_udp_payload: MAX_UDP_PAYLOAD,
         };
-        let services: Vec<ServiceId> = config.services.iter().map(|service| service.id.clone()).collect();
-        let links: Vec<Link> = services
-            .iter()
-            .map(|id| {
-                let endpoint = config.intermediate.clone();
-                Link::new(
-                    Role::Connector,
-                    vec![id.clone()],
-                    endpoint,
-                    config.local,
-                    rng.fork(),
-                    now,
-                )
-            })
-            .collect();
-        let netstack = Netstack::new(config.netstack(), rng.fork(), now);
+        let pool = Pool::new(provider, pool_config, rng.fork(), now);
+        let mut netstack = config.netstack();
+        netstack.services.clear();
         let mut connector = Self {
-            pool: Pool::new(provider, pool_config, rng.fork(), now),
-            services,
-            links,
+            pool,
+            services: Vec::new(),
+            endpoint: config.intermediate,
+            local: config.local,
+            retired: LinkStats::default(),
             timers: DeadlineIndex::default(),
             owners: Vec::new(),
-            netstack,
+            netstack: Netstack::new(netstack, rng.fork(), now),
+            rng,
             active: VecDeque::new(),
-            is_active: vec![false; count],
+            is_active: Vec::new(),
             events: VecDeque::new(),
             stats: ConnectorStats::default(),
             shut_down: false,
         };
-        (0..count).for_each(|index| connector.settle(ServiceIndex(index as u16)));
+        for service in config.services {
+            connector.publish(service, now);
+        }
+        connector.take_news(now);
         connector
     }
 
@@ -134,17 +158,10 @@ impl<Q: Provider> Connector<Q> {
         self.netstack.stats()
     }
 
-    /// Counters of its links, added up.
+    /// Counters of its links, added up, those of services that were removed included.
     pub fn link_stats(&self) -> LinkStats {
-        self.links.iter().fold(LinkStats::default(), |sum, link| {
-            let stats = link.stats();
-            LinkStats {
-                reconnections: sum.reconnections + stats.reconnections,
-                connections: sum.connections + stats.connections,
-                malformed: sum.malformed + stats.malformed,
-                events_dropped: sum.events_dropped + stats.events_dropped,
-            }
-        })
+        let links = self.services.iter().flatten();
+        links.fold(self.retired, |sum, service| sum.plus(service.link.stats()))
     }
 
     /// Counters of its QUIC pool.
@@ -152,22 +169,39 @@ impl<Q: Provider> Connector<Q> {
         self.pool.stats()
     }
 
-    /// Where each service stands.
+    /// Where each service stands; one that was removed is not there any more.
     pub fn status(&self) -> Vec<ServiceStatus> {
-        let pairs = self.services.iter().zip(&self.links);
-        pairs
-            .map(|(id, link)| ServiceStatus {
-                id: id.clone(),
-                registered: link.is_registered(ONLY),
+        let indexed = (0..).zip(&self.services);
+        indexed
+            .filter_map(|(index, service)| {
+                let service = service.as_ref().filter(|service| !service.is_leaving())?;
+                let index = ServiceIndex(index);
+                Some(ServiceStatus {
+                    id: service.id.clone(),
+                    registered: service.link.is_registered(ONLY),
+                    available: self.netstack.services().is_available(index),
+                    backends: self.netstack.services().backends(index),
+                })
             })
             .collect()
     }
 
+    /// The name of a service, also of one that is just being removed.
+    pub fn service_id(&self, service: ServiceIndex) -> Option<&ServiceId> {
+        let service = self.services.get(usize::from(service.0))?.as_ref();
+        service.map(|service| &service.id)
+    }
+
     /// Replaces the addresses of the intermediate, after its name was resolved again.
-    pub fn set_intermediate_addresses(&mut self, addresses: &[std::net::SocketAddr]) {
+    pub fn set_intermediate_addresses(&mut self, addresses: &[SocketAddr]) {
         let now = self.pool.now();
-        for index in 0..self.links.len() {
-            self.links[index].set_addresses(addresses.to_vec(), now);
+        if !addresses.is_empty() {
+            self.endpoint.addresses = addresses.to_vec();
+        }
+        for index in 0..self.services.len() {
+            if let Some(Some(service)) = self.services.get_mut(index) {
+                service.link.set_addresses(addresses.to_vec(), now);
+            }
             self.settle(ServiceIndex(index as u16));
         }
     }
@@ -189,6 +223,7 @@ impl<Q: Provider> Connector<Q> {
                 }
             }
         }
+        self.take_news(now);
         self.pump(now);
     }
 
@@ -197,12 +232,20 @@ impl<Q: Provider> Connector<Q> {
             return;
         };
         while let Some(datagram) = self.pool.poll_datagram(id) {
-            let Some(link) = self.links.get_mut(usize::from(service.0)) else {
+            let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
                 return;
             };
-            if let Some(packet) = link.on_datagram(&mut self.pool, datagram, now) {
-                self.stats.received += 1;
-                self.netstack.handle_packet(service, packet, now);
+            match published.link.on_datagram(&mut self.pool, datagram, now) {
+                Some((packet, None)) => {
+                    self.stats.received += 1;
+                    self.netstack.handle_packet(service, packet, now);
+                }
+                Some((packet, Some((fingerprint, name)))) => {
+                    self.stats.received += 1;
+                    let agent = (fingerprint, &*name);
+                    self.netstack.handle_introduced(service, agent, packet, now);
+                }
+                None => {}
             }
         }
         // Signalling of a v1 intermediate, which nobody reads yet.
@@ -226,9 +269,10 @@ impl<Q: Provider> Connector<Q> {
     }
 
     fn pump_service(&mut self, service: ServiceIndex, now: Instant) {
-        let Some(link) = self.links.get_mut(usize::from(service.0)) else {
+        let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
             return;
         };
+        let link = &mut published.link;
         let Some(id) = link.connection() else { return };
         let mut room = self.pool.datagram_space(id);
         while room > 0 {
@@ -270,39 +314,75 @@ impl<Q: Provider> Connector<Q> {
         let Some(service) = self.service_of(id) else {
             return;
         };
-        let Some(link) = self.links.get_mut(usize::from(service.0)) else {
+        let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
             return;
         };
-        if link.any_connection() == Some(id) {
-            act(link, &mut self.pool);
+        if published.link.any_connection() == Some(id) {
+            act(&mut published.link, &mut self.pool);
         }
         self.settle(service);
     }
 
     /// After anything happened to a link: its events, its connection and its timer are brought up to date.
     fn settle(&mut self, service: ServiceIndex) {
-        let Some(link) = self.links.get_mut(usize::from(service.0)) else {
+        let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
             return;
         };
-        while let Some(event) = link.poll_event() {
-            if self.events.len() >= EVENT_QUEUE {
-                self.events.pop_front();
-                self.stats.events_dropped += 1;
-            }
-            self.events.push_back(ConnectorEvent { service, event });
+        while let Some(event) = published.link.poll_event() {
+            tell(
+                &mut self.events,
+                &mut self.stats,
+                service,
+                ConnectorNews::Link(event),
+            );
         }
-        if let Some(id) = link.any_connection() {
+        if let Some(id) = published.link.any_connection() {
             let index = id.index as usize;
             if self.owners.len() <= index {
                 self.owners.resize(index + 1, None);
             }
             self.owners[index] = Some((id, service));
         }
-        self.timers.set(
-            u32::from(service.0),
-            link.poll_timeout().map(|deadline| deadline.at),
-        );
+        self.timers.set(u32::from(service.0), published.poll_timeout());
     }
+
+    /// Follows what the backends say: services are published and withdrawn.
+    fn take_news(&mut self, now: Instant) {
+        while let Some((service, event)) = self.netstack.services_mut().poll_event() {
+            if let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) {
+                match event {
+                    ServiceEvent::Available if !self.shut_down => published.link.publish(now),
+                    ServiceEvent::Withdrawn => published.link.withdraw(&mut self.pool, now),
+                    ServiceEvent::Available
+                    | ServiceEvent::BackendUp { .. }
+                    | ServiceEvent::BackendDown { .. }
+                    | ServiceEvent::NameUnknown { .. }
+                    | ServiceEvent::NameKnown { .. }
+                    | ServiceEvent::Denied { .. } => {}
+                }
+            }
+            tell(
+                &mut self.events,
+                &mut self.stats,
+                service,
+                ConnectorNews::Backends(event),
+            );
+            self.settle(service);
+        }
+    }
+}
+
+fn tell(
+    events: &mut VecDeque<ConnectorEvent>,
+    stats: &mut ConnectorStats,
+    service: ServiceIndex,
+    event: ConnectorNews,
+) {
+    if events.len() >= EVENT_QUEUE {
+        events.pop_front();
+        stats.events_dropped += 1;
+    }
+    events.push_back(ConnectorEvent { service, event });
 }
 
 impl<Q: Provider> Machine for Connector<Q> {
@@ -320,9 +400,10 @@ impl<Q: Provider> Machine for Connector<Q> {
         self.process(now);
         while let Some(index) = self.timers.pop_due(now) {
             let service = ServiceIndex(index as u16);
-            if let Some(link) = self.links.get_mut(index as usize) {
-                link.handle_timeout(&mut self.pool, now);
+            if let Some(Some(published)) = self.services.get_mut(index as usize) {
+                published.link.handle_timeout(&mut self.pool, now);
             }
+            self.leave(service, now);
             self.settle(service);
         }
         self.netstack.handle_timeout(now);
@@ -353,7 +434,11 @@ impl<Q: Provider> Machine for Connector<Q> {
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        if !self.events.is_empty() || !self.active.is_empty() || self.netstack.has_output() {
+        if !self.events.is_empty()
+            || !self.active.is_empty()
+            || self.netstack.has_output()
+            || self.netstack.services().has_events()
+        {
             return Some(Deadline {
                 at: self.pool.now(),
                 wake: Wake::QueuedOutput,
@@ -372,8 +457,10 @@ impl<Q: Provider> Machine for Connector<Q> {
 
     fn shut_down(&mut self, now: Instant) {
         self.shut_down = true;
-        for index in 0..self.links.len() {
-            self.links[index].shut_down(&mut self.pool, now);
+        for index in 0..self.services.len() {
+            if let Some(Some(published)) = self.services.get_mut(index) {
+                published.link.shut_down(&mut self.pool, now);
+            }
             self.settle(ServiceIndex(index as u16));
         }
         self.process(now);

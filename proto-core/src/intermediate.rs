@@ -75,6 +75,8 @@ pub struct IntermediateStats {
     pub registrations_refused: u64,
     /// Observed addresses sent.
     pub observed_sent: u64,
+    /// Packets that told a connector who opens a flow.
+    pub introductions: u64,
     /// DATAGRAMs dropped, by reason.
     pub dropped: Dropped,
 }
@@ -112,6 +114,10 @@ pub struct Dropped {
 struct Session {
     id: ConnId,
     identity: Option<Identity>,
+    /// What stands before a packet that opens a flow of this agent, made when it is first needed.
+    introduction: Option<Box<[u8]>>,
+    /// Whether this connector asks who opens a flow.
+    asks_who: bool,
 }
 
 /// The intermediate's machine.
@@ -212,7 +218,12 @@ impl<Q: Provider> Intermediate<Q> {
         if self.sessions.len() <= index {
             self.sessions.resize_with(index + 1, || None);
         }
-        self.sessions[index] = Some(Session { id, identity });
+        self.sessions[index] = Some(Session {
+            id,
+            identity,
+            introduction: None,
+            asks_who: false,
+        });
         let Some(address) = self.pool.peer_address(id) else {
             return;
         };
@@ -252,6 +263,14 @@ impl<Q: Provider> Intermediate<Q> {
             .get(id.index as usize)?
             .as_ref()
             .filter(|session| session.id == id)
+    }
+
+    /// A connector that asks is told who opens a flow; whether it may publish anything is another question.
+    fn ask_who(&mut self, id: ConnId) {
+        let session = self.sessions.get_mut(id.index as usize).and_then(Option::as_mut);
+        if let Some(session) = session.filter(|session| session.id == id) {
+            session.asks_who = true;
+        }
     }
 
     fn register(&mut self, id: ConnId, role: Role, service: &[u8]) {

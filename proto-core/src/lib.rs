@@ -64,6 +64,7 @@
 //! | [`routing`] | inner IP packets, an agent's routes, the intermediate's flow table |
 //! | [`netstack`] | a connector's TCP, UDP and ICMP between tunnel packets and backends |
 //! | [`tcp`] | one end of a TCP connection, opened by either side |
+//! | [`service`] | a connector's backends: who takes a flow, who is well, whose name has which addresses, who may come |
 //! | [`quic`] | the seam to a QUIC implementation, the pool of connections above it, identities in certificates |
 //! | [`wire`] | the bytes of the protocol, and nothing about what they mean |
 //! | [`config`], [`id`] | what the roles are configured with: every duration and every limit, with its argument |
@@ -87,6 +88,7 @@ pub mod quic;
 pub mod registration;
 pub mod rng;
 pub mod routing;
+pub mod service;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod tcp;

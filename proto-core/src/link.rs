@@ -16,6 +16,7 @@ use crate::config::timing::{HANDSHAKE_TIMEOUT, RECONNECT_CAP, RECONNECT_FIRST};
 use crate::id::{ConnId, ServiceId, ServiceIndex};
 use crate::keepalive::{Action, Keepalive};
 use crate::machine::{Deadline, FourTuple, Wake};
+use crate::quic::identity::Fingerprint;
 use crate::quic::{CloseReason, Datagram, DatagramError, Pool, Provider};
 use crate::registration::{Registrar, RegistrationEvent};
 use crate::rng::Rng;
@@ -59,6 +60,18 @@ pub struct LinkStats {
     pub events_dropped: u64,
 }
 
+impl LinkStats {
+    /// The sum of two.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            reconnections: self.reconnections + other.reconnections,
+            connections: self.connections + other.connections,
+            malformed: self.malformed + other.malformed,
+            events_dropped: self.events_dropped + other.events_dropped,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// Not connected; the next attempt is due then.
@@ -71,6 +84,8 @@ enum State {
     },
     /// Connected.
     Up { id: ConnId, keepalive: Keepalive },
+    /// Not wanted at present.
+    Withdrawn,
     /// Shut down for good.
     Closed,
 }
@@ -127,7 +142,7 @@ impl Link {
     pub(crate) fn connection(&self) -> Option<ConnId> {
         match self.state {
             State::Up { id, .. } => Some(id),
-            State::Down { .. } | State::Connecting { .. } | State::Closed => None,
+            State::Down { .. } | State::Connecting { .. } | State::Withdrawn | State::Closed => None,
         }
     }
 
@@ -135,7 +150,7 @@ impl Link {
     pub(crate) fn any_connection(&self) -> Option<ConnId> {
         match self.state {
             State::Up { id, .. } | State::Connecting { id, .. } => Some(id),
-            State::Down { .. } | State::Closed => None,
+            State::Down { .. } | State::Withdrawn | State::Closed => None,
         }
     }
 
@@ -192,6 +207,29 @@ impl Link {
         }
     }
 
+    /// Registers for these services from now on, over the connection there is.
+    pub(crate) fn set_services<Q: Provider>(
+        &mut self,
+        pool: &mut Pool<Q>,
+        services: Vec<ServiceId>,
+        now: Instant,
+    ) {
+        self.registrar = Registrar::new(self.role, services.clone());
+        self.services = services;
+        // What was said about the old ones would be taken for the new ones.
+        self.events.retain(|event| match event {
+            LinkEvent::Registered(_) | LinkEvent::Denied(..) => false,
+            LinkEvent::Connected { .. }
+            | LinkEvent::Observed(_)
+            | LinkEvent::Disconnected(_)
+            | LinkEvent::Unreachable { .. } => true,
+        });
+        if self.connection().is_some() {
+            self.registrar.handle_connected(now);
+            self.drive_registrar(pool, now);
+        }
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Deadline> {
         let deadline = |at, wake| Some(Deadline { at, wake });
         match self.state {
@@ -204,7 +242,7 @@ impl Link {
                     wake: Wake::Registration,
                 }),
             ),
-            State::Closed => None,
+            State::Withdrawn | State::Closed => None,
         }
     }
 
@@ -232,7 +270,7 @@ impl Link {
                 self.registrar.handle_timeout(now);
                 self.drive_registrar(pool, now);
             }
-            State::Down { .. } | State::Connecting { .. } | State::Closed => {}
+            State::Down { .. } | State::Connecting { .. } | State::Withdrawn | State::Closed => {}
         }
     }
 
@@ -261,24 +299,38 @@ impl Link {
                 self.retry_later(now);
             }
             State::Up { .. } => self.disconnected(reason, now),
-            State::Down { .. } | State::Closed => {}
+            State::Down { .. } | State::Withdrawn | State::Closed => {}
         }
     }
 
-    /// Reads one DATAGRAM: control is handled here; an IP packet is given back.
+    /// Reads one DATAGRAM: control is handled here; an IP packet is given back, with the name of the agent if it is
+    /// introduced.
     pub(crate) fn on_datagram<Q: Provider>(
         &mut self,
         pool: &mut Pool<Q>,
-        datagram: Datagram,
+        mut datagram: Datagram,
         now: Instant,
-    ) -> Option<Datagram> {
+    ) -> Option<(Datagram, Option<(Fingerprint, String)>)> {
         match parse_from_intermediate(&datagram) {
             Ok(FromIntermediate::Packet) => {
-                if let State::Up { keepalive, .. } = &mut self.state {
-                    keepalive.on_heard(now);
-                }
-                return Some(datagram);
+                self.heard(now);
+                return Some((datagram, None));
             }
+            Ok(FromIntermediate::Introduced {
+                fingerprint,
+                name,
+                packet_at,
+            }) if self.role == Role::Connector => {
+                // The intermediate sends UTF-8; another one's bytes are shown as well as they can be.
+                let agent = (
+                    Fingerprint(*fingerprint),
+                    String::from_utf8_lossy(name).into_owned(),
+                );
+                datagram.advance(packet_at);
+                self.heard(now);
+                return Some((datagram, Some(agent)));
+            }
+            Ok(FromIntermediate::Introduced { .. }) => self.stats.malformed += 1,
             Ok(FromIntermediate::Observed(address)) => {
                 if self.observed.replace(address) != Some(address) {
                     self.tell(LinkEvent::Observed(address));
@@ -297,12 +349,39 @@ impl Link {
         None
     }
 
+    /// Says goodbye, if connected, and waits for [`Link::publish`]: v1 has no message that takes a registration back.
+    pub(crate) fn withdraw<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
+        if let State::Closed | State::Withdrawn = self.state {
+            return;
+        }
+        if let Some(id) = self.any_connection() {
+            pool.close(id, CODE_GOODBYE, b"no healthy backend", now);
+        }
+        self.registrar.handle_disconnected();
+        self.observed = None;
+        self.state = State::Withdrawn;
+    }
+
+    /// Connects at once, if it was withdrawn.
+    pub(crate) fn publish(&mut self, now: Instant) {
+        if let State::Withdrawn = self.state {
+            self.backoff.reset();
+            self.state = State::Down { retry_at: now };
+        }
+    }
+
     /// Says goodbye and never connects again.
     pub(crate) fn shut_down<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
         if let Some(id) = self.any_connection() {
             pool.close(id, CODE_GOODBYE, b"going away", now);
         }
         self.state = State::Closed;
+    }
+
+    fn heard(&mut self, now: Instant) {
+        if let State::Up { keepalive, .. } = &mut self.state {
+            keepalive.on_heard(now);
+        }
     }
 
     fn connect<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {

@@ -8,19 +8,21 @@
 //! Packets are demultiplexed by (service, 5-tuple); nothing scans sessions. Fragments are put together first, and what
 //! is too long for the tunnel is cut, so that services see and send datagrams of any size.
 
+mod backends;
 mod fragments;
 mod icmp;
+mod live;
 mod output;
 mod tcp;
 mod udp;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::slab::Slab;
 
-use crate::backend::{FlowId, FromBackend, ToBackend, Transport};
-use crate::config::Protocol;
+use crate::backend::{FlowId, FromBackend, ToBackend};
 use crate::expiring::Expiring;
 use crate::expiring::grouped::Grouped;
 use crate::forward::is_internal;
@@ -29,6 +31,8 @@ use crate::quic::Datagram;
 use crate::rng::{Rng, SeededMap};
 use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, Unreachable};
 use crate::routing::reassembly::{Reassembler, ReassemblyLimits};
+use crate::service::access::Peer;
+use crate::service::{Offer, Services, TargetId};
 use crate::tcp::{Budget, Config, IsnSource};
 use crate::timer::DeadlineIndex;
 use icmp::Allowance;
@@ -41,13 +45,17 @@ pub const UDP_IDLE: Duration = Duration::from_secs(300);
 /// How long a backend may take to accept a TCP connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the first of several backends may take, before the next is tried.
+pub const FIRST_TRY: Duration = Duration::from_secs(3);
+
+/// Agents remembered for flows without a slot.
+const KNOWN: usize = 1024;
+
 /// A service of the stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetstackService {
-    /// Where it really listens.
-    pub backend: SocketAddr,
-    /// What it speaks.
-    pub protocol: Protocol,
+    /// How it is served.
+    pub offer: Offer,
     /// Its virtual addresses; empty accepts any, because each agent has its own address for the service and the
     /// intermediate has already chosen it.
     pub virtual_addresses: Vec<IpAddr>,
@@ -159,8 +167,16 @@ pub struct NetstackStats {
     pub icmp_errors: u64,
     /// ICMP errors not sent, because too many were (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
     pub icmp_limited: u64,
-    /// Packets of protocols that are not carried, or that the service does not speak.
+    /// Packets of protocols that are not carried, and new flows to ports where the service does not listen.
     pub unsupported: u64,
+    /// New flows refused because no backend was well.
+    pub no_backend: u64,
+    /// Flows that were tried over with another backend.
+    pub retried: u64,
+    /// New flows refused because their agent is not on the service's list.
+    pub denied: u64,
+    /// Flows ended because their service was removed, or its list or the agent behind them changed.
+    pub ended: u64,
     /// TCP connections refused because the table was full.
     pub tcp_full: u64,
     /// UDP flows that gave way to newer ones.
@@ -188,12 +204,26 @@ enum Flow {
 struct Slot {
     generation: u32,
     flow: Flow,
+    /// The backend that counts this flow, until its socket is closed.
+    target: Option<TargetId>,
+    /// Whether it was tried over with another backend.
+    retried: bool,
+    /// The agent, if the intermediate introduced it.
+    peer: Option<Arc<Peer>>,
+    /// What a TCP backend is sent before the agent's bytes, as far as it is not sent yet.
+    preamble: Vec<u8>,
 }
 
 /// The stack.
 #[derive(Debug)]
 pub struct Netstack {
-    services: Vec<NetstackService>,
+    /// The virtual addresses of each service; empty accepts any.
+    addresses: Vec<Vec<IpAddr>>,
+    services: Services,
+    /// The agent of the packet that is being handled, if that was introduced.
+    arriving: Option<Arc<Peer>>,
+    /// Agents of flows that have no slot: echo requests, and flows that are introduced before their first packet.
+    known: Expiring<(ServiceIndex, FiveTuple), Arc<Peer>>,
     mtu: Vec<usize>,
     limits: NetstackLimits,
     slots: Slab<Slot>,
@@ -226,11 +256,21 @@ impl Netstack {
             limits,
             mtu,
         } = config;
+        let count = services.len();
+        let mut addresses = Vec::with_capacity(count);
+        let mut machine = Services::new(rng.fork());
+        for (index, service) in (0..).zip(services) {
+            addresses.push(service.virtual_addresses);
+            machine.install(ServiceIndex(index), service.offer, now);
+        }
         Self {
-            mtu: vec![mtu; services.len()],
-            tunnel: TunnelQueues::new(services.len(), limits.tunnel_queue),
+            mtu: vec![mtu; count],
+            tunnel: TunnelQueues::new(count, limits.tunnel_queue),
             backend: BackendQueue::new(limits.backend_queue),
-            services,
+            addresses,
+            services: machine,
+            arriving: None,
+            known: Expiring::new(KNOWN, &mut rng),
             limits,
             slots: Slab::new(),
             generation: 0,
@@ -272,7 +312,7 @@ impl Netstack {
     /// Takes one packet of an agent for a service.
     pub fn handle_packet(&mut self, service: ServiceIndex, packet: Datagram, now: Instant) {
         self.advance(now);
-        let Some(config) = self.services.get(usize::from(service.0)) else {
+        let Some(addresses) = self.addresses.get(usize::from(service.0)) else {
             return;
         };
         let Ok(parsed) = packet::parse(&packet) else {
@@ -284,8 +324,8 @@ impl Netstack {
             return;
         }
         // An agent that knows a service by its name only has an internal address for it.
-        let ours = config.virtual_addresses.is_empty()
-            || config.virtual_addresses.contains(&parsed.flow.destination)
+        let ours = addresses.is_empty()
+            || addresses.contains(&parsed.flow.destination)
             || is_internal(parsed.flow.destination);
         if !ours {
             self.stats.wrong_address += 1;
@@ -299,19 +339,13 @@ impl Netstack {
             self.on_fragment(service, &parsed, &packet);
             return;
         }
-        let protocol = config.protocol;
         match parsed.kind {
-            Kind::Udp if protocol != Protocol::Tcp => self.on_udp(service, &parsed, packet),
-            Kind::Tcp(flags) if protocol != Protocol::Udp => self.on_tcp(service, &parsed, flags, packet),
-            Kind::Udp => {
-                self.stats.unsupported += 1;
-                self.answer_unreachable(service, &parsed, &packet, Unreachable::Port);
+            Kind::Udp => self.on_udp(service, &parsed, packet),
+            Kind::Tcp(flags) => self.on_tcp(service, &parsed, flags, packet),
+            Kind::EchoRequest if self.admits_echo(service, &parsed, &packet) => {
+                self.on_echo(service, &parsed, &packet);
             }
-            Kind::Tcp(_) => {
-                self.stats.unsupported += 1;
-                self.answer_reset(service, &parsed, &packet);
-            }
-            Kind::EchoRequest => self.on_echo(service, &parsed, &packet),
+            Kind::EchoRequest => {}
             Kind::IcmpError => self.on_icmp_error(service, &parsed, &packet),
             Kind::EchoReply | Kind::Other => self.stats.unsupported += 1,
         }
@@ -341,7 +375,7 @@ impl Netstack {
 
     /// Whether [`Netstack::poll_ready`] or [`Netstack::poll_backend`] has something.
     pub fn has_output(&self) -> bool {
-        self.tunnel.has_ready() || self.backend.has_requests()
+        self.tunnel.has_ready() || self.backend.has_requests() || self.services.has_requests()
     }
 
     /// When [`Netstack::handle_timeout`] is wanted.
@@ -350,6 +384,7 @@ impl Netstack {
             self.timers.earliest(),
             self.udp.next_expiry(UDP_IDLE),
             self.fragments.poll_timeout(),
+            self.services.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -367,11 +402,15 @@ impl Netstack {
             self.backend.close(flow);
         }
         self.expire_fragments();
+        self.services.handle_timeout(self.now);
     }
 
     /// The next request to the shell.
     pub fn poll_backend(&mut self) -> Option<ToBackend<'_>> {
-        self.backend.poll()
+        if self.backend.has_requests() {
+            return self.backend.poll();
+        }
+        self.services.poll_ask().map(ToBackend::Ask)
     }
 
     /// Takes a report of the shell.
@@ -392,6 +431,7 @@ impl Netstack {
             FromBackend::Unreachable { flow, why } => self.on_udp_unreachable(flow, why),
             FromBackend::HalfClosed { flow } => self.on_tcp_finished(flow),
             FromBackend::Reset { flow } => self.on_tcp_broken(flow),
+            FromBackend::Answer(answer) => self.services.handle_answer(answer, self.now),
         }
     }
 
@@ -404,19 +444,11 @@ impl Netstack {
         (slot.generation == id.generation).then_some(&mut slot.flow)
     }
 
-    fn open(&mut self, flow: Flow, transport: Transport, address: SocketAddr) -> FlowId {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        let index = self.slots.insert(Slot { generation, flow }) as u32;
-        let id = FlowId { index, generation };
-        self.backend.open(id, transport, address);
-        id
-    }
-
     /// Removes the slot of a flow; its key is the caller's to remove.
     fn forget(&mut self, id: FlowId) -> Option<Flow> {
         self.flow(id)?;
         self.timers.set(id.index, None);
+        self.release(id);
         Some(self.slots.remove(id.index as usize).flow)
     }
 

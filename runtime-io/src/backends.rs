@@ -6,6 +6,7 @@
 //!
 //! Nothing is scanned: hints and requests put a flow on a list, and each entry is worked off within a budget.
 
+mod probe;
 mod tcp;
 mod udp;
 
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use proto_core::backend::{FlowId, FromBackend, Refusal, ToBackend, Transport};
+use proto_core::backend::{Answer, Ask, FlowId, FromBackend, NameId, ProbeId, Refusal, ToBackend, Transport};
 use proto_core::machine::Backends;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,6 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::reactor::{Interest, Reactor, Ready, Token};
 use crate::side::{Side, SideContext};
 use crate::stats::BackendStats;
+use probe::{Probe, Progress};
 use tcp::Tcp;
 
 /// Flows worked off in one turn.
@@ -33,6 +35,13 @@ const REQUESTS: usize = 1024;
 
 /// The largest slot a machine may name; a bound on memory only, machines keep to their own limits.
 const MAX_INDEX: u32 = 1 << 20;
+
+/// Checks of backends have tokens behind those of flows; a bound on memory only, as well.
+const MAX_PROBES: u32 = 1 << 16;
+
+/// Hands the names that a machine asks for to a resolver, which must not block. The answer comes by
+/// `machine.handle_backend`, from a command.
+pub type Resolve = Box<dyn FnMut(NameId, &str) + Send>;
 
 /// The largest UDP payload there is.
 const DATAGRAM: usize = 65_535;
@@ -56,7 +65,6 @@ impl Default for BackendLimits {
 }
 
 /// The side of a machine with [`Backends`].
-#[derive(Debug)]
 pub struct BackendSide {
     limits: BackendLimits,
     slots: Vec<Option<Slot>>,
@@ -65,7 +73,21 @@ pub struct BackendSide {
     listed: VecDeque<u32>,
     /// Connections under way, oldest first; those that are not any more are passed over.
     connecting: VecDeque<(Instant, FlowId)>,
+    /// Checks under way, by the index of the machine.
+    probes: Vec<Option<Probe>>,
+    /// Checks to work on; a hint may list one twice.
+    hinted: VecDeque<u32>,
+    resolve: Option<Resolve>,
     datagram: Box<[u8]>,
+}
+
+impl std::fmt::Debug for BackendSide {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackendSide")
+            .field("limits", &self.limits)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -96,6 +118,9 @@ enum Fate {
 enum After {
     Nothing,
     Work(u32),
+    Check(u32),
+    Unchecked(ProbeId, Refusal),
+    Unresolved(NameId),
     Report(FromBackend<'static>),
 }
 
@@ -108,8 +133,18 @@ impl BackendSide {
             open: 0,
             listed: VecDeque::new(),
             connecting: VecDeque::new(),
+            probes: Vec::new(),
+            hinted: VecDeque::new(),
+            resolve: None,
             datagram: vec![0; DATAGRAM].into_boxed_slice(),
         }
+    }
+
+    /// With a resolver; without one no name has an address.
+    #[must_use]
+    pub fn with_resolver(mut self, resolve: Resolve) -> Self {
+        self.resolve = Some(resolve);
+        self
     }
 
     fn slot(&mut self, flow: FlowId) -> Option<&mut Slot> {
@@ -242,8 +277,84 @@ impl BackendSide {
                     self.remove(flow.index, context.reactor);
                 }
             }
+            ToBackend::Ask(ref ask) => return self.ask(ask, context),
         }
         After::Nothing
+    }
+
+    fn ask(&mut self, ask: &Ask<'_>, context: &mut SideContext<'_>) -> After {
+        match *ask {
+            Ask::Probe {
+                probe,
+                transport,
+                address,
+                send,
+                awaited,
+            } => {
+                self.end_probe(probe.index, context.reactor);
+                let opened = if probe.index < MAX_PROBES {
+                    Probe::open(probe, transport, address, send, awaited).map_err(|error| refusal(&error))
+                } else {
+                    Err(Refusal::Exhausted)
+                };
+                let opened = opened.and_then(|opened| {
+                    let token = Token::of_side(MAX_INDEX + probe.index);
+                    let registered = context
+                        .reactor
+                        .register(token, opened.as_fd(), Interest::ReadWrite);
+                    registered.map(|()| opened).map_err(|_| Refusal::Exhausted)
+                });
+                match opened {
+                    Ok(opened) => {
+                        let index = probe.index as usize;
+                        if index >= self.probes.len() {
+                            self.probes.resize_with(index + 1, || None);
+                        }
+                        if let Some(place) = self.probes.get_mut(index) {
+                            *place = Some(opened);
+                        }
+                        After::Check(probe.index)
+                    }
+                    Err(reason) => After::Unchecked(probe, reason),
+                }
+            }
+            Ask::EndProbe { probe } => {
+                let current = self.probes.get(probe.index as usize).and_then(Option::as_ref);
+                if current.is_some_and(|current| current.id == probe) {
+                    self.end_probe(probe.index, context.reactor);
+                }
+                After::Nothing
+            }
+            Ask::Resolve { name, host } => match &mut self.resolve {
+                Some(resolve) => {
+                    resolve(name, host);
+                    After::Nothing
+                }
+                None => After::Unresolved(name),
+            },
+        }
+    }
+
+    fn end_probe(&mut self, index: u32, reactor: &mut dyn Reactor) {
+        if let Some(probe) = self.probes.get_mut(index as usize).and_then(Option::take) {
+            reactor.deregister(Token::of_side(MAX_INDEX + index), probe.as_fd());
+        }
+    }
+
+    /// Gets on with a check, and reports its end.
+    fn check<M: Backends>(&mut self, index: u32, machine: &mut M, context: &mut SideContext<'_>) {
+        let Some(Some(probe)) = self.probes.get_mut(index as usize) else {
+            return;
+        };
+        let Progress::Ended(result) = probe.work() else {
+            return;
+        };
+        let answer = Answer::Probed {
+            probe: probe.id,
+            result: result.map(|()| probe.answer()),
+        };
+        machine.handle_backend(FromBackend::Answer(answer), context.now);
+        self.end_probe(index, context.reactor);
     }
 
     /// Does what a slot's hints and requests allow now.
@@ -318,6 +429,10 @@ impl<M: Backends> Side<M> for BackendSide {
     }
 
     fn hint(&mut self, index: u32, ready: Ready) {
+        if let Some(probe) = index.checked_sub(MAX_INDEX) {
+            self.hinted.push_back(probe);
+            return;
+        }
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else {
             return;
         };
@@ -329,6 +444,10 @@ impl<M: Backends> Side<M> for BackendSide {
 
     fn input(&mut self, machine: &mut M, mut context: SideContext<'_>) -> io::Result<()> {
         self.expire(machine, &mut context);
+        // No more than there were hints in this turn.
+        while let Some(index) = self.hinted.pop_front() {
+            self.check(index, machine, &mut context);
+        }
         for _ in 0..FLOWS.min(self.listed.len()) {
             let Some(index) = self.listed.pop_front() else {
                 break;
@@ -353,6 +472,18 @@ impl<M: Backends> Side<M> for BackendSide {
             match after {
                 After::Nothing => {}
                 After::Work(index) => self.work(index, machine, &mut context),
+                After::Check(index) => self.check(index, machine, &mut context),
+                After::Unchecked(probe, reason) => {
+                    let answer = Answer::Probed {
+                        probe,
+                        result: Err(reason),
+                    };
+                    machine.handle_backend(FromBackend::Answer(answer), context.now);
+                }
+                After::Unresolved(name) => {
+                    let answer = Answer::Resolved { name, found: None };
+                    machine.handle_backend(FromBackend::Answer(answer), context.now);
+                }
                 After::Report(report) => machine.handle_backend(report, context.now),
             }
         }

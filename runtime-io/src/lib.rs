@@ -30,7 +30,7 @@ mod stream;
 mod tun;
 mod udp;
 
-pub use backends::{BackendLimits, BackendSide};
+pub use backends::{BackendLimits, BackendSide, Resolve};
 pub use command::{AskError, CommandSender, Commands, Context, command_channel};
 pub use descriptors::raise_descriptor_limit;
 pub use driver::{Driver, ExitReport, Handler, Notice, Outcome, RunConfig, RunError, Step};

@@ -159,6 +159,7 @@ impl Backends for Caller {
             FromBackend::Unreachable { flow, why } => (flow, Heard::Unreachable(why)),
             FromBackend::HalfClosed { flow } => (flow, Heard::HalfClosed),
             FromBackend::Reset { flow } => (flow, Heard::Reset),
+            FromBackend::Answer(_) => return,
         };
         assert_eq!(flow, self.current(), "only the open flow is heard of");
         self.events.push_back(heard);

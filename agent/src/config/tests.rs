@@ -157,7 +157,7 @@ fn what_is_wrong_is_said_in_one_line() {
             "backend",
             r#"[{"id": "web", "virtualIp": "10.0.0.1", "backend": "127.0.0.1:80"}]"#,
             &[],
-            "FILE: services[0].backend: unknown key; known keys here: id, virtualIp, virtual_ip",
+            "FILE: services[0].backend (service \"web\"): unknown key; known keys here: id, virtualIp, virtual_ip",
         ),
         (
             "tun",

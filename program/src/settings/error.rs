@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 /// A setting that cannot be used. Nothing was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsError {
@@ -18,6 +20,24 @@ impl SettingsError {
             problem: problem.into(),
             fix: fix.into(),
         }
+    }
+}
+
+impl SettingsError {
+    /// If the place is inside `services[]`, names the service there as well: a number is no name.
+    #[must_use]
+    pub(super) fn naming_service(mut self, root: &Value) -> Self {
+        let id = self.place.split_once("services[").and_then(|(_, rest)| {
+            let (number, rest) = rest.split_once(']')?;
+            // At the id itself, it is shown anyway.
+            let service = root.get("services")?.get(number.parse::<usize>().ok()?)?;
+            service.get("id")?.as_str().filter(|_| rest != ".id")
+        });
+        if let Some(id) = id {
+            let shown: String = id.chars().take(60).collect();
+            self.place = format!("{} (service {shown:?})", self.place);
+        }
+        self
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -125,6 +126,27 @@ impl<'a> Input<'a> {
         ))
     }
 
+    /// A length of time between two bounds, both included: "500ms", "5s", "2m", "1h", or a number of seconds.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn duration(&self, low: Duration, high: Duration) -> Result<Duration, SettingsError> {
+        let seconds = self.number(0, u64::from(u32::MAX)).ok().map(Duration::from_secs);
+        let text = match self.raw {
+            Raw::Text(text) => Some(text),
+            Raw::Json(value) => value.as_str(),
+        };
+        let length = seconds.or_else(|| parse_duration(text?.trim()));
+        length
+            .filter(|length| (low..=high).contains(length))
+            .ok_or_else(|| {
+                self.error(
+                    format!("{} is not a time from {low:?} to {high:?}", self.shown()),
+                    "write for example \"5s\" or \"500ms\"",
+                )
+            })
+    }
+
     /// A UDP or TCP port; 0 lets the system choose, or switches off, as the key says.
     ///
     /// # Errors
@@ -234,4 +256,18 @@ impl<'a> Input<'a> {
                 .collect(),
         }
     }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u32 = number.parse().ok()?;
+    let unit = match unit.trim() {
+        "ms" => Duration::from_millis(1),
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        _ => return None,
+    };
+    unit.checked_mul(number)
 }

@@ -8,7 +8,10 @@ use crate::quic::{Datagram, DatagramError, Provider};
 use crate::registration::Unroutable;
 use crate::routing::packet::{self, Fragment, Kind, Unreachable};
 use crate::wire::Malformed;
-use crate::wire::datagram::{FromClient, Role, parse_from_client};
+use crate::wire::datagram::{FromClient, Role, introduction as write_introduction, parse_from_client};
+
+/// How much of a packet is sent ahead of it to say whose it is: an IP header with options or extensions, and the ports.
+const HEAD: usize = 128;
 
 /// A packet that every connection carries, whatever its path: QUIC works on no path below 1,200 bytes (RFC 9000 §14), of
 /// which headers and connection ids take some 60.
@@ -25,8 +28,15 @@ impl<Q: Provider> Intermediate<Q> {
     fn on_datagram(&mut self, id: ConnId, mut datagram: Datagram, now: Instant) {
         let received = datagram.len() as u64;
         let connector = match parse_from_client(&datagram) {
-            Ok(FromClient::Register { role, service }) => {
+            Ok(FromClient::Register {
+                role,
+                service,
+                introduce,
+            }) => {
                 let service = service.to_vec();
+                if introduce {
+                    self.ask_who(id);
+                }
                 self.register(id, role, &service);
                 return;
             }
@@ -60,6 +70,9 @@ impl<Q: Provider> Intermediate<Q> {
                     self.stats.dropped.flow_refused += 1;
                     return;
                 }
+                if self.flows.wants_introduction(now) {
+                    datagram = self.introduce(id, connector, datagram);
+                }
                 self.relay(id, connector, datagram, received);
             }
             Err(Unroutable::NoConnector) => {
@@ -69,6 +82,40 @@ impl<Q: Provider> Intermediate<Q> {
             Err(Unroutable::NotRegistered) => self.stats.dropped.not_registered += 1,
             Err(Unroutable::Ambiguous) => self.stats.dropped.ambiguous += 1,
         }
+    }
+
+    /// Tells a connector that asked who sends this packet: around it, or ahead of it if that does not fit.
+    fn introduce(&mut self, agent: ConnId, connector: ConnId, packet: Datagram) -> Datagram {
+        if !self.session(connector).is_some_and(|session| session.asks_who) {
+            return packet;
+        }
+        let Some(Some(session)) = self.sessions.get_mut(agent.index as usize) else {
+            return packet;
+        };
+        let Some(identity) = session.identity.as_ref().filter(|_| session.id == agent) else {
+            return packet;
+        };
+        let introduction = session
+            .introduction
+            .get_or_insert_with(|| write_introduction(&identity.fingerprint().0, identity.name()));
+        let room = self.pool.max_datagram_len(connector).unwrap_or(0);
+        let fits = introduction.len() + packet.len() <= room;
+        // Enough to know the flow by: the headers, and eight bytes of the transport.
+        let head = if fits {
+            packet.len()
+        } else {
+            packet.len().min(HEAD)
+        };
+        let mut message = Vec::with_capacity(introduction.len() + head);
+        message.extend_from_slice(introduction);
+        message.extend(packet.iter().take(head));
+        self.stats.introductions += 1;
+        if fits {
+            return message.into();
+        }
+        // Lost with a full queue: the next packet of a flow without an answer is introduced, too.
+        let _ = self.pool.send_datagram(connector, message.into());
+        packet
     }
 
     /// A connector's packet goes to the agent whose packet opened the flow, and to nobody else.

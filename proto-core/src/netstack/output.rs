@@ -35,6 +35,19 @@ impl TunnelQueues {
         }
     }
 
+    /// Makes room for more services.
+    pub(super) fn grow(&mut self, services: usize) {
+        self.queues.resize_with(services, TunnelQueue::default);
+    }
+
+    /// Forgets what waits for a service.
+    pub(super) fn clear(&mut self, service: ServiceIndex) {
+        if let Some(queue) = self.queues.get_mut(usize::from(service.0)) {
+            queue.packets.clear();
+            queue.sessions.clear();
+        }
+    }
+
     /// `false` if the queue is full; the packet is dropped.
     pub(super) fn push(&mut self, service: ServiceIndex, packet: Datagram) -> bool {
         let limit = self.limit;

@@ -11,7 +11,7 @@ mod tests;
 
 use std::time::Instant;
 
-use super::{CONNECT_TIMEOUT, Flow, Netstack};
+use super::{CONNECT_TIMEOUT, FIRST_TRY, Flow, Netstack};
 use crate::backend::{FlowId, Refusal, Transport};
 use crate::expiring::Inserted;
 use crate::id::ServiceIndex;
@@ -30,6 +30,16 @@ pub(super) struct Session {
     /// Counted among those of its agent that have not completed their handshake.
     pending: bool,
     stage: Stage,
+}
+
+impl Session {
+    pub(super) fn service(&self) -> ServiceIndex {
+        self.service
+    }
+
+    pub(super) fn tuple(&self) -> FiveTuple {
+        self.tuple
+    }
 }
 
 #[derive(Debug)]
@@ -132,7 +142,15 @@ impl Netstack {
             self.stats.tcp_backlog += 1;
             return;
         }
-        let until = self.now + CONNECT_TIMEOUT;
+        let Some(pick) = self.pick(service, Transport::Tcp, parsed, &syn) else {
+            return;
+        };
+        let patience = if pick.alternative {
+            FIRST_TRY
+        } else {
+            CONNECT_TIMEOUT
+        };
+        let until = self.now + patience;
         let session = Session {
             service,
             tuple: parsed.flow,
@@ -140,8 +158,7 @@ impl Netstack {
             pending: true,
             stage: Stage::Pending { syn, until },
         };
-        let address = self.services[usize::from(service.0)].backend;
-        let flow = self.open(Flow::Tcp(Box::new(session)), Transport::Tcp, address);
+        let flow = self.open(Flow::Tcp(Box::new(session)), Transport::Tcp, pick);
         self.tcp.insert((service, parsed.flow), flow);
         *self.tcp_pending.entry(parsed.flow.source).or_insert(0) += 1;
         self.timers.set(flow.index, Some(until));
@@ -177,9 +194,26 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
-        let service = session.service;
-        let Stage::Pending { syn, .. } = &mut session.stage else {
+        let (service, tuple) = (session.service, session.tuple);
+        if !matches!(session.stage, Stage::Pending { .. }) {
             self.on_tcp_broken(id);
+            return;
+        }
+        if let Some(next) = self.try_another(id, reason) {
+            let last = self.now + (CONNECT_TIMEOUT - FIRST_TRY);
+            self.tcp.insert((service, tuple), next);
+            self.timers.set(next.index, Some(last));
+            if let Some(Flow::Tcp(session)) = self.flow(next)
+                && let Stage::Pending { until, .. } = &mut session.stage
+            {
+                *until = last;
+            }
+            return;
+        }
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
+            return;
+        };
+        let Stage::Pending { syn, .. } = &mut session.stage else {
             return;
         };
         let syn = std::mem::take(syn);
@@ -280,6 +314,9 @@ impl Netstack {
     ) -> usize {
         self.advance(now);
         let now = self.now;
+        if let Some(taken) = self.drain_preamble(flow, take) {
+            return taken;
+        }
         let Some(live) = self.live(flow) else { return 0 };
         let taken = live.drain(take, now);
         self.stats.forwarded_bytes += taken as u64;
@@ -375,6 +412,7 @@ impl Netstack {
                 if let Some(Flow::Tcp(session)) = self.flow(id) {
                     session.stage = Stage::Lingering { last_ack };
                 }
+                self.release(id);
                 self.timers.set(id.index, Some(now + LINGER));
                 // There are no more of these than sessions, so none has to leave.
                 if let Inserted::Evicted(oldest, ()) = self.lingering.insert(id, (), now) {
@@ -392,6 +430,42 @@ impl Netstack {
             },
             Flow::Udp { .. } => None,
         }
+    }
+
+    /// Ends a session for its agent and for its backend, because its service does not carry it any more.
+    pub(super) fn end_session(&mut self, id: FlowId) {
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
+            return;
+        };
+        let service = session.service;
+        match &mut session.stage {
+            Stage::Pending { syn, .. } => {
+                let syn = std::mem::take(syn);
+                self.end(id, true);
+                if let Ok(parsed) = packet::parse(&syn) {
+                    self.answer_reset(service, &parsed, &syn);
+                }
+            }
+            Stage::Live(_) => {
+                self.abort(id, false);
+                // The reset itself waits for room in the tunnel, but not for ever.
+                self.timers.set(id.index, Some(self.now + session::ABORTING));
+            }
+            Stage::Lingering { .. } => self.end(id, false),
+        }
+    }
+
+    /// Ends a session for its backend only: behind its addresses there is another agent now.
+    pub(super) fn drop_session(&mut self, id: FlowId) {
+        let Some(Flow::Tcp(session)) = self.flow(id) else {
+            return;
+        };
+        let backed = match &session.stage {
+            Stage::Pending { .. } => true,
+            Stage::Live(live) => !live.is_unbacked(),
+            Stage::Lingering { .. } => false,
+        };
+        self.end(id, backed);
     }
 
     /// Removes a session; `tell` the shell if it still holds a socket.

@@ -2,8 +2,13 @@
 
 mod datagrams;
 mod junk;
+mod people;
+
+use std::net::SocketAddr;
 
 use super::*;
+use crate::backend::Transport;
+use crate::config::Protocol;
 use crate::rng::Seed;
 use crate::test_origin::origin;
 
@@ -13,8 +18,7 @@ const VIRTUAL: &str = "10.100.0.1:9999";
 
 fn stack(protocol: Protocol, now: Instant) -> Netstack {
     let service = NetstackService {
-        backend: "192.0.2.9:7".parse().unwrap(),
-        protocol,
+        offer: Offer::single("192.0.2.9:7".parse().unwrap(), protocol),
         virtual_addresses: vec!["10.100.0.1".parse().unwrap()],
     };
     let limits = NetstackLimits {
@@ -59,6 +63,7 @@ fn requests(stack: &mut Netstack) -> (Vec<FlowId>, Vec<(FlowId, Vec<u8>)>) {
             | ToBackend::Readable { .. }
             | ToBackend::Resume { .. }
             | ToBackend::HalfClose { .. }
+            | ToBackend::Ask(_)
             | ToBackend::Reset { .. }) => panic!("{other:?}"),
         }
     }

@@ -7,13 +7,19 @@ use crate::backend::{BackendUnreachable, FlowId, Refusal, Transport};
 use crate::id::ServiceIndex;
 use crate::quic::Datagram;
 use crate::routing::packet::{self, FiveTuple, Parsed, Unreachable};
+use crate::service::Pick;
 
 impl Netstack {
     pub(super) fn on_udp(&mut self, service: ServiceIndex, parsed: &Parsed, mut packet: Datagram) {
         let key = (service, parsed.flow);
         let flow = match self.udp.touch(&key, self.now) {
             Some(flow) => *flow,
-            None => self.open_udp(service, parsed.flow),
+            None => {
+                let Some(pick) = self.pick(service, Transport::Udp, parsed, &packet) else {
+                    return;
+                };
+                self.open_udp(service, parsed.flow, pick)
+            }
         };
         // The payload stays in the buffer it arrived in.
         packet.truncate(parsed.payload.end);
@@ -28,13 +34,12 @@ impl Netstack {
         }
     }
 
-    fn open_udp(&mut self, service: ServiceIndex, tuple: FiveTuple) -> FlowId {
+    fn open_udp(&mut self, service: ServiceIndex, tuple: FiveTuple, pick: Pick) -> FlowId {
         if let Some((_, old)) = self.udp.make_room(tuple.source) {
             self.stats.udp_evicted += 1;
             self.forget(old);
             self.backend.close(old);
         }
-        let address = self.services[usize::from(service.0)].backend;
         let flow = self.open(
             Flow::Udp {
                 service,
@@ -42,7 +47,7 @@ impl Netstack {
                 opened: false,
             },
             Transport::Udp,
-            address,
+            pick,
         );
         self.stats.udp_flows += 1;
         self.udp.insert(tuple.source, (service, tuple), flow, self.now);
@@ -57,6 +62,15 @@ impl Netstack {
 
     /// No socket, no flow; the agent hears what it would hear from a real network.
     pub(super) fn on_udp_refused(&mut self, id: FlowId, reason: Refusal) {
+        if let Some(Flow::Udp { service, tuple, .. }) = self.flow(id) {
+            let key = (*service, *tuple);
+            if let Some(next) = self.try_another(id, reason) {
+                if let Some(flow) = self.udp.touch(&key, self.now) {
+                    *flow = next;
+                }
+                return;
+            }
+        }
         let Some(Flow::Udp { service, tuple, .. }) = self.forget(id) else {
             return;
         };
@@ -100,7 +114,7 @@ impl Netstack {
     }
 
     /// Says so about an empty datagram of the flow: the packets themselves are gone, and their ports are what counts.
-    fn say_unreachable(&mut self, service: ServiceIndex, tuple: FiveTuple, why: Unreachable) {
+    pub(super) fn say_unreachable(&mut self, service: ServiceIndex, tuple: FiveTuple, why: Unreachable) {
         let mut quoted = Vec::new();
         if !packet::udp(source(tuple), destination(tuple), &[], &mut quoted) {
             return;

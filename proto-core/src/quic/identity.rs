@@ -43,20 +43,23 @@ struct Grant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     fingerprint: Fingerprint,
+    name: Box<str>,
     grants: Vec<Grant>,
 }
 
 impl Identity {
     /// Reads a certificate in DER; `None` if it cannot be parsed.
     pub fn from_certificate(der: &[u8]) -> Option<Self> {
-        let grants = dns_names(der)?
-            .iter()
-            .filter_map(|name| Grant::parse(name))
-            .collect();
+        let names = dns_names(der)?;
+        let name = common_name(der)
+            .or_else(|| names.first().cloned())
+            .unwrap_or_default();
+        let grants = names.iter().filter_map(|name| Grant::parse(name)).collect();
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
         Some(Self {
             fingerprint: Fingerprint(fingerprint),
+            name: name.into(),
             grants,
         })
     }
@@ -64,6 +67,11 @@ impl Identity {
     /// The fingerprint of the certificate.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// What the certificate calls its holder: the common name of its subject, else its first SAN dNSName, else nothing.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether the certificate carries any name of the rule at all.
@@ -113,6 +121,17 @@ pub fn names_address(der: &[u8], address: IpAddr) -> bool {
         (GeneralName::IPAddress(bytes), IpAddr::V6(ip)) => **bytes == ip.octets(),
         _ => false,
     })
+}
+
+/// The first common name of the subject, with what is not UTF-8 replaced.
+fn common_name(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    let text = match name.as_str() {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(name.as_slice()).into_owned(),
+    };
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn dns_names(der: &[u8]) -> Option<Vec<String>> {

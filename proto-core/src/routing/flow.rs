@@ -26,7 +26,7 @@ mod sweep;
 mod tests;
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -37,6 +37,15 @@ use crate::rng::{Rng, SeededMap};
 use class::Class;
 use fragments::Fragments;
 pub use report::{FlowLimits, FlowRefusal, FlowStats};
+
+/// A flow that its connector has not answered for so long is introduced with its next packet.
+const UNANSWERED: Duration = Duration::from_secs(5);
+
+/// Packets of an unanswered flow that are all introduced: one of them arrives.
+const EAGER: u8 = 8;
+
+/// After that, a flow in one direction only costs no more than this.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A flow as the connector sees it, in the direction of the agent's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +62,10 @@ struct Flow {
     original: IpAddr,
     class: Class,
     touched: Instant,
+    /// When the connector last sent a packet of this flow.
+    answered: Option<Instant>,
+    /// How often it was introduced since then, up to [`EAGER`], and when last.
+    introduced: (u8, Option<Instant>),
     links: Links,
 }
 
@@ -85,6 +98,8 @@ pub struct FlowTable {
     /// Where the search for flows to expire goes on when the table is full.
     hand: usize,
     latest: Option<Instant>,
+    /// The flow of the packet last taken note of, and whether that was a SYN.
+    last: Option<(usize, bool)>,
     stats: FlowStats,
 }
 
@@ -100,6 +115,7 @@ impl FlowTable {
             fragments: Fragments::new(rng),
             hand: 0,
             latest: None,
+            last: None,
             stats: FlowStats::default(),
         }
     }
@@ -131,11 +147,31 @@ impl FlowTable {
         now: Instant,
     ) -> Result<(), FlowRefusal> {
         let now = self.observe(now);
+        self.last = None;
         let verdict = self.admit(agent, connector, packet, now);
         if let Err(refusal) = verdict {
             *self.stats.refused(refusal) += 1;
         }
         verdict
+    }
+
+    /// Whether the connector should be told whose packet was taken note of last: it opens a TCP connection, or its flow has
+    /// not been answered for a while, so that the connector may not know it, or not know it any more. A flow that is
+    /// never answered is introduced with its first packets, and then now and then.
+    pub fn wants_introduction(&mut self, now: Instant) -> bool {
+        let Some((index, opens)) = self.last else {
+            return false;
+        };
+        let Some(flow) = self.flows.get_mut(index) else {
+            return false;
+        };
+        let over = |at: Option<Instant>, rest| at.is_none_or(|at| now.saturating_duration_since(at) >= rest);
+        let (count, last) = flow.introduced;
+        let wanted = opens || over(flow.answered, UNANSWERED) && (count < EAGER || over(last, AGAIN));
+        if wanted {
+            flow.introduced = (count.saturating_add(1).min(EAGER), Some(now));
+        }
+        wanted
     }
 
     /// Finds the agent to which a connector's packet goes; its destination address is rewritten back.
@@ -273,6 +309,12 @@ impl FlowTable {
             packet::rewrite_destination(packet, original).ok()?;
         }
         self.touch(index, &parsed, now);
+        if parsed.kind != Kind::IcmpError
+            && let Some(flow) = self.flows.get_mut(index)
+        {
+            flow.answered = Some(now);
+            flow.introduced.0 = 0;
+        }
         Some(agent)
     }
 
@@ -294,9 +336,12 @@ impl FlowTable {
             original,
             class,
             touched: now,
+            answered: None,
+            introduced: (0, None),
             links: Links::default(),
         };
         let index = self.flows.insert(flow);
+        self.last = Some((index, is_opening(parsed)));
         let Self {
             agents,
             connectors,
@@ -330,6 +375,7 @@ impl FlowTable {
             return;
         };
         let before = flow.class;
+        self.last = Some((index, is_opening(parsed)));
         flow.touched = now;
         flow.class = Class::of(parsed, Some(before));
         let (agent, class) = (flow.agent, flow.class);
@@ -368,6 +414,11 @@ impl FlowTable {
         self.latest = Some(now);
         now
     }
+}
+
+/// Whether a packet is the first of a TCP connection.
+fn is_opening(parsed: &Parsed) -> bool {
+    matches!(parsed.kind, Kind::Tcp(flags) if flags.syn && !flags.ack)
 }
 
 impl Flow {

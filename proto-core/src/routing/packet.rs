@@ -191,6 +191,19 @@ pub fn parse(packet: &[u8]) -> Result<Parsed, Malformed> {
     })
 }
 
+/// The flow of a packet of which perhaps only the beginning is there.
+///
+/// # Errors
+/// If the beginning does not say, or the packet is an ICMP error.
+pub fn flow_of(beginning: &[u8]) -> Result<FiveTuple, Malformed> {
+    let network = Network::parse(beginning, Extent::Quoted)?;
+    let ports = network.ports(beginning)?;
+    if ports.kind == Kind::IcmpError || network.fragment == Fragment::Later {
+        return Err(Malformed);
+    }
+    Ok(network.flow(&ports))
+}
+
 /// How much of a packet is there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extent {

@@ -21,6 +21,7 @@ use crate::quic::Provider;
 use crate::quic::fake::{FakeCertificate, FakeConfig, FakeProvider, Trust};
 use crate::quic::identity::SanAuthority;
 use crate::rng::{Rng, Seed};
+use crate::service::Offer;
 use crate::sim::{Clock, ManualClock};
 
 /// Where the intermediate is.
@@ -188,8 +189,7 @@ pub fn connector<T: Casting>(
             .iter()
             .map(|&service| ConnectorService {
                 id: service_id(service),
-                backend: backend(service),
-                protocol: Protocol::Both,
+                offer: Offer::single(backend(service), Protocol::Both),
                 virtual_addresses: vec![virtual_address(service)],
             })
             .collect(),

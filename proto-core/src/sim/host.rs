@@ -4,10 +4,12 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::marker::PhantomData;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::trace::Digest;
-use crate::backend::{FlowId, FromBackend, Refusal, ToBackend, Transport};
+use crate::backend::{
+    Answer, Ask, FlowId, Found, FromBackend, NameId, ProbeId, Refusal, ToBackend, Transport,
+};
 use crate::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Tunnel};
 
 /// A machine together with what it talks to on its own side, so that a world can drive it without knowing its kind.
@@ -194,6 +196,25 @@ impl<M: Backends, B: BackendModel> BackendsHost<M, B> {
                 self.streams.remove(&flow);
                 self.backend.close(flow);
             }
+            Request::Probe { probe, address } => {
+                if let Some(result) = self.backend.probe(address) {
+                    let result = match &result {
+                        Ok(answer) => Ok(&answer[..]),
+                        Err(refusal) => Err(*refusal),
+                    };
+                    let answer = Answer::Probed { probe, result };
+                    self.machine.handle_backend(FromBackend::Answer(answer), now);
+                }
+            }
+            Request::Resolve { name, host } => {
+                let found = self.backend.resolve(&host);
+                let found = found
+                    .as_ref()
+                    .map(|(addresses, ttl)| Found { addresses, ttl: *ttl });
+                let answer = Answer::Resolved { name, found };
+                self.machine.handle_backend(FromBackend::Answer(answer), now);
+            }
+            Request::Nothing => {}
         }
     }
 }
@@ -218,6 +239,15 @@ enum Request {
     Close {
         flow: FlowId,
     },
+    Probe {
+        probe: ProbeId,
+        address: std::net::SocketAddr,
+    },
+    Resolve {
+        name: NameId,
+        host: String,
+    },
+    Nothing,
 }
 
 impl From<ToBackend<'_>> for Request {
@@ -239,6 +269,12 @@ impl From<ToBackend<'_>> for Request {
             ToBackend::Readable { flow } | ToBackend::Resume { flow } => Self::Move { flow },
             ToBackend::HalfClose { flow } => Self::HalfClose { flow },
             ToBackend::Close { flow } | ToBackend::Reset { flow } => Self::Close { flow },
+            ToBackend::Ask(Ask::Probe { probe, address, .. }) => Self::Probe { probe, address },
+            ToBackend::Ask(Ask::EndProbe { .. }) => Self::Nothing,
+            ToBackend::Ask(Ask::Resolve { name, host }) => Self::Resolve {
+                name,
+                host: host.to_owned(),
+            },
         }
     }
 }
@@ -273,6 +309,16 @@ pub trait BackendModel: 'static {
 
     /// The flow is over.
     fn close(&mut self, flow: FlowId);
+
+    /// A backend's health is checked: its answer, or `None` for silence.
+    fn probe(&mut self, _: std::net::SocketAddr) -> Option<Result<Vec<u8>, Refusal>> {
+        Some(Ok(Vec::new()))
+    }
+
+    /// A name is looked up: its addresses and how long they hold, or `None` if there are none.
+    fn resolve(&mut self, _: &str) -> Option<(Vec<std::net::IpAddr>, Duration)> {
+        None
+    }
 }
 
 /// Backends that send back everything: datagrams at once, stream bytes until the other side is done.

@@ -3,10 +3,12 @@
 //! | from | bytes | meaning |
 //! |---|---|---|
 //! | client | `[10 or 11][n][id]` | register as agent / connector |
+//! | client | `[11][n][id][01]` | register as a connector to whom agents are introduced |
 //! | client | `[2F][n][id][IP packet]` | IP packet for a service |
 //! | intermediate | `[01][IPv4][port]` | observed address, see [`super::observed`] |
 //! | intermediate | `[12][00][n][id]` | registration accepted |
 //! | intermediate | `[13][status][n][id]` | registration refused |
+//! | intermediate | `[14][fingerprint, 32 bytes][n][name][IP packet or its beginning]` | who opens this flow |
 //! | both | `4x…` / `6x…` | bare IP packet |
 //!
 //! Bytes after a control message are ignored.
@@ -24,7 +26,11 @@ const REGISTER_AGENT: u8 = 0x10;
 const REGISTER_CONNECTOR: u8 = 0x11;
 const REGISTERED: u8 = 0x12;
 const REFUSED: u8 = 0x13;
+const INTRODUCED: u8 = 0x14;
 const ROUTED: u8 = 0x2F;
+
+/// Behind a connector's registration: agents are to be introduced. A v1 intermediate ignores it.
+const INTRODUCE: u8 = 0x01;
 
 /// On which side of a service a client stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +101,8 @@ pub enum FromClient<'a> {
         role: Role,
         /// The service id, 0 to 255 bytes of anything.
         service: &'a [u8],
+        /// Whether a connector asks to be told who opens a flow.
+        introduce: bool,
     },
     /// An IP packet for a service, wrapped.
     Routed {
@@ -124,6 +132,16 @@ pub enum FromIntermediate<'a> {
         /// The service id as the client sent it.
         service: &'a [u8],
     },
+    /// An IP packet and the agent whose it is. If the packet is longer by its own account than what is there, it is only
+    /// the beginning of one that follows bare.
+    Introduced {
+        /// The SHA-256 of the agent's certificate.
+        fingerprint: &'a [u8; 32],
+        /// The name in it, 0 to 255 bytes, meant to be UTF-8.
+        name: &'a [u8],
+        /// Where the packet begins; it holds at least one byte, and its first nibble is 4 or 6.
+        packet_at: usize,
+    },
     /// A bare IP packet: the whole DATAGRAM.
     Packet,
 }
@@ -141,10 +159,12 @@ pub fn parse_from_client(datagram: &[u8]) -> Result<FromClient<'_>, Malformed> {
         REGISTER_AGENT => Ok(FromClient::Register {
             role: Role::Agent,
             service: reader.short_bytes()?,
+            introduce: false,
         }),
         REGISTER_CONNECTOR => Ok(FromClient::Register {
             role: Role::Connector,
             service: reader.short_bytes()?,
+            introduce: reader.0.first() == Some(&INTRODUCE),
         }),
         ROUTED => {
             let service = reader.short_bytes()?;
@@ -187,18 +207,48 @@ pub fn parse_from_intermediate(datagram: &[u8]) -> Result<FromIntermediate<'_>, 
                 service: reader.short_bytes()?,
             })
         }
+        INTRODUCED => {
+            let (fingerprint, rest) = reader.0.split_first_chunk().ok_or(Malformed::Truncated)?;
+            reader.0 = rest;
+            let name = reader.short_bytes()?;
+            let first = reader.0.first().ok_or(Malformed::Truncated)?;
+            if !is_ip_first_byte(*first) {
+                return Err(Malformed::NotAnIpPacket);
+            }
+            Ok(FromIntermediate::Introduced {
+                fingerprint,
+                name,
+                packet_at: datagram.len() - reader.0.len(),
+            })
+        }
         _ if is_ip_first_byte(kind) => Ok(FromIntermediate::Packet),
         _ => Err(Malformed::UnknownType(kind)),
     }
 }
 
-/// Writes a registration.
+/// Writes a registration; a connector always asks to be told who opens a flow.
 pub fn write_register(role: Role, service: &ServiceId) -> Vec<u8> {
-    let kind = match role {
-        Role::Agent => REGISTER_AGENT,
-        Role::Connector => REGISTER_CONNECTOR,
-    };
-    with_short_bytes(&[kind], service.as_bytes())
+    match role {
+        Role::Agent => with_short_bytes(&[REGISTER_AGENT], service.as_bytes()),
+        Role::Connector => {
+            let mut message = with_short_bytes(&[REGISTER_CONNECTOR], service.as_bytes());
+            message.push(INTRODUCE);
+            message
+        }
+    }
+}
+
+/// Writes what stands before a packet that opens an agent's flow; made once per agent. A name of more than 255 bytes is
+/// cut between two characters.
+pub fn introduction(fingerprint: &[u8; 32], name: &str) -> Box<[u8]> {
+    let mut end = name.len().min(255);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut head = Vec::with_capacity(34 + end);
+    head.push(INTRODUCED);
+    head.extend_from_slice(fingerprint);
+    with_short_bytes(&head, name.get(..end).unwrap_or_default().as_bytes()).into()
 }
 
 /// Writes the acceptance of a registration; `service` is what the client sent.

@@ -13,6 +13,7 @@ use proto_core::local::{DatagramSocket, ListenerIndex};
 use proto_core::machine::{Tunnel, contract};
 use proto_core::netstack::NetstackLimits;
 use proto_core::rng::Seed;
+use proto_core::service::Offer;
 use proto_core::sim::{BackendsHost, EchoBackends, LocalsHost, MachineHost, Program, TunnelHost};
 
 use crate::locals::forward_config;
@@ -39,8 +40,7 @@ fn connector_config(relay: &str, local: &str) -> ConnectorConfig {
     } = agent_config(relay, local);
     let service = |id: &[u8], protocol| ConnectorService {
         id: ServiceId::parse(id).unwrap(),
-        backend: "127.0.0.1:7".parse().unwrap(),
-        protocol,
+        offer: Offer::single("127.0.0.1:7".parse().unwrap(), protocol),
         virtual_addresses: Vec::new(),
     };
     ConnectorConfig {

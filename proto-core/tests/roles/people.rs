@@ -14,6 +14,7 @@ use proto_core::link::LinkEvent;
 use proto_core::machine::{SendError, Tunnel as _};
 use proto_core::netstack::NetstackLimits;
 use proto_core::quic::identity::SanAuthority;
+use proto_core::service::Offer;
 use proto_core::sim::{BackendsHost, EchoBackends, HostId, MachineHost, TunnelHost, World};
 
 use crate::impostor::Impostor;
@@ -172,8 +173,7 @@ impl<Q: Quic> Scene<Q> {
                 .iter()
                 .map(|(id, virtual_address)| ConnectorService {
                     id: ServiceId::parse(id.as_bytes()).unwrap(),
-                    backend: BACKEND.parse().unwrap(),
-                    protocol: Protocol::Both,
+                    offer: Offer::single(BACKEND.parse().unwrap(), Protocol::Both),
                     virtual_addresses: vec![virtual_address.parse().unwrap()],
                 })
                 .collect(),

@@ -26,7 +26,7 @@ fn datagrams_larger_than_the_tunnel_pass_both_ways() {
     for (agent, service) in [(AGENT, VIRTUAL), ("[fd00::9]:5000", "[fd00::1]:9999")] {
         let now = origin();
         let mut stack = stack(Protocol::Udp, now);
-        stack.services[0].virtual_addresses.clear();
+        stack.addresses[0].clear();
         let question = udp(agent, service, &[7; 9000]);
         for fragment in fragments(&question, 3).into_iter().rev() {
             stack.handle_packet(SERVICE, fragment, now);

@@ -174,8 +174,7 @@ impl Junk {
     fn new() -> Self {
         let now = origin();
         let service = NetstackService {
-            backend: "192.0.2.9:7".parse().unwrap(),
-            protocol: Protocol::Both,
+            offer: Offer::single("192.0.2.9:7".parse().unwrap(), Protocol::Both),
             virtual_addresses: Vec::new(),
         };
         let limits = NetstackLimits {

@@ -13,8 +13,8 @@ use crate::routing::table::endpoints;
 use crate::sim::{Clock as _, ManualClock};
 use crate::wire::control::SignalingMessage;
 use crate::wire::datagram::{
-    FromClient, FromIntermediate, parse_from_client, parse_from_intermediate, routed_prefix, write_observed,
-    write_refused, write_register, write_registered,
+    FromClient, FromIntermediate, introduction, parse_from_client, parse_from_intermediate, routed_prefix,
+    write_observed, write_refused, write_register, write_registered,
 };
 use crate::wire::framing::{Frames, MAX_FRAME_LEN};
 use crate::wire::v1::RawMessage;
@@ -25,9 +25,16 @@ use crate::wire::v1::RawMessage;
 /// If a parser does, or contradicts its writer.
 pub fn datagram(bytes: &[u8]) {
     match parse_from_client(bytes) {
-        Ok(FromClient::Register { role, service }) => {
+        Ok(FromClient::Register {
+            role,
+            service,
+            introduce,
+        }) => {
             if let Ok(service) = ServiceId::parse(service) {
-                assert!(bytes.starts_with(&write_register(role, &service)));
+                let written = write_register(role, &service);
+                let bare = 2 + service.as_bytes().len();
+                assert!(bytes.starts_with(&written[..bare]));
+                assert!(!introduce || bytes.starts_with(&written));
             }
         }
         Ok(FromClient::Routed { service, packet_at }) => {
@@ -46,6 +53,16 @@ pub fn datagram(bytes: &[u8]) {
         }
         Ok(FromIntermediate::Refused { status, service }) => {
             assert!(bytes.starts_with(&write_refused(status, service)));
+        }
+        Ok(FromIntermediate::Introduced {
+            fingerprint,
+            name,
+            packet_at,
+        }) => {
+            assert!(matches!(bytes[packet_at] >> 4, 4 | 6), "only IP is handed on");
+            if let Ok(name) = std::str::from_utf8(name) {
+                assert_eq!(introduction(fingerprint, name).as_ref(), &bytes[..packet_at]);
+            }
         }
         Ok(FromIntermediate::Packet) => assert!(matches!(bytes[0] >> 4, 4 | 6)),
         Err(_) => {}

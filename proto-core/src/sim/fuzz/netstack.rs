@@ -14,6 +14,7 @@ use crate::netstack::{Netstack, NetstackConfig, NetstackLimits, NetstackService}
 use crate::rng::{Rng, Seed};
 use crate::routing::packet::{self, Kind};
 use crate::routing::reassembly::ReassemblyLimits;
+use crate::service::Offer;
 use crate::sim::{Clock as _, ManualClock};
 
 const LIMITS: NetstackLimits = NetstackLimits {
@@ -123,8 +124,10 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let service = |number: u8, protocol| NetstackService {
-            backend: SocketAddr::from(([192, 0, 2, 9], u16::from(number) + 7)),
-            protocol,
+            offer: Offer::single(
+                SocketAddr::from(([192, 0, 2, 9], u16::from(number) + 7)),
+                protocol,
+            ),
             virtual_addresses: vec![virtual_address(number)],
         };
         let config = NetstackConfig {
@@ -345,6 +348,7 @@ impl Bench {
                 | ToBackend::HalfClose { flow } => {
                     assert!(self.is_known(flow), "a request about a flow that is not open");
                 }
+                ToBackend::Ask(_) => {}
             }
         }
     }

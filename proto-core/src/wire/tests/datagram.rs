@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::unhex;
 use crate::id::ServiceId;
 use crate::wire::datagram::{
-    FromClient, FromIntermediate, NackStatus, Role, parse_from_client, parse_from_intermediate,
+    FromClient, FromIntermediate, NackStatus, Role, introduction, parse_from_client, parse_from_intermediate,
     routed_prefix, write_observed, write_refused, write_register, write_registered,
 };
 use crate::wire::{Malformed, observed};
@@ -16,9 +16,9 @@ fn echo() -> ServiceId {
 
 #[test]
 fn golden_registrations() {
-    for (role, bytes) in [
-        (Role::Agent, "10 04 6563686f"),
-        (Role::Connector, "11 04 6563686f"),
+    for (role, bytes, introduce) in [
+        (Role::Agent, "10 04 6563686f", false),
+        (Role::Connector, "11 04 6563686f 01", true),
     ] {
         let bytes = unhex(bytes);
         assert_eq!(write_register(role, &echo()), bytes);
@@ -26,10 +26,48 @@ fn golden_registrations() {
             parse_from_client(&bytes),
             Ok(FromClient::Register {
                 role,
-                service: b"echo"
+                service: b"echo",
+                introduce
             })
         );
     }
+    // A connector of v1 asks for nothing, nor does any other byte behind it.
+    for bytes in ["11 04 6563686f", "11 04 6563686f 00", "11 04 6563686f 02 01"] {
+        let bytes = unhex(bytes);
+        let parsed = parse_from_client(&bytes);
+        assert!(
+            matches!(parsed, Ok(FromClient::Register { introduce: false, .. })),
+            "{bytes:02x?}"
+        );
+    }
+}
+
+#[test]
+fn golden_introduction() {
+    let fingerprint: [u8; 32] = std::array::from_fn(|index| index as u8);
+    let head = unhex("14 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 05 616c696365");
+    assert_eq!(introduction(&fingerprint, "alice").as_ref(), &head[..]);
+    let whole = [&head[..], &[0x45, 0, 0, 20]].concat();
+    assert_eq!(
+        parse_from_intermediate(&whole),
+        Ok(FromIntermediate::Introduced {
+            fingerprint: &fingerprint,
+            name: b"alice",
+            packet_at: head.len(),
+        })
+    );
+    for len in 0..=head.len() {
+        assert!(parse_from_intermediate(&whole[..len]).is_err(), "{len}");
+    }
+    // Control inside would be forged control outside.
+    let forged = [&head[..], &[0x12, 0, 0]].concat();
+    assert_eq!(parse_from_intermediate(&forged), Err(Malformed::NotAnIpPacket));
+    // A name too long for its length is cut between characters: 127 of two bytes.
+    let long = introduction(&fingerprint, &"ä".repeat(200));
+    assert_eq!((long.len(), long[33]), (34 + 254, 254));
+    assert!(std::str::from_utf8(&long[34..]).is_ok());
+    // An agent never sends one.
+    assert_eq!(parse_from_client(&whole), Err(Malformed::UnknownType(0x14)));
 }
 
 #[test]
@@ -37,6 +75,7 @@ fn a_registration_may_be_empty_and_may_be_followed_by_anything() {
     let empty = FromClient::Register {
         role: Role::Agent,
         service: b"",
+        introduce: false,
     };
     assert_eq!(parse_from_client(&[0x10, 0]), Ok(empty));
     let trailing = unhex("11 04 6563686f ffff");
@@ -44,7 +83,8 @@ fn a_registration_may_be_empty_and_may_be_followed_by_anything() {
         parse_from_client(&trailing),
         Ok(FromClient::Register {
             role: Role::Connector,
-            service: b"echo"
+            service: b"echo",
+            introduce: false
         })
     );
 }
@@ -129,7 +169,7 @@ fn every_other_first_byte_is_an_ip_packet_or_unknown() {
             };
             assert_eq!(parse_from_client(&[first]), expected);
         }
-        if !matches!(first, 0x01 | 0x12 | 0x13) {
+        if !matches!(first, 0x01 | 0x12..=0x14) {
             let expected = if is_ip {
                 Ok(FromIntermediate::Packet)
             } else {
@@ -197,8 +237,12 @@ proptest! {
     fn requests_round_trip_and_no_prefix_of_them_parses(name in "\\PC{1,60}", agent in any::<bool>()) {
         let service = ServiceId::parse(name.as_bytes()).unwrap();
         let role = if agent { Role::Agent } else { Role::Connector };
-        let bytes = write_register(role, &service);
-        prop_assert_eq!(parse_from_client(&bytes), Ok(FromClient::Register { role, service: name.as_bytes() }));
+        let mut bytes = write_register(role, &service);
+        let introduce = !agent;
+        let expected = FromClient::Register { role, service: name.as_bytes(), introduce };
+        prop_assert_eq!(parse_from_client(&bytes), Ok(expected));
+        // Without what a connector asks for, it is a registration of v1.
+        bytes.truncate(2 + name.len());
         let prefix = routed_prefix(&service);
         let routed = [&prefix, &[0x45, 1, 2][..]].concat();
         let expected = FromClient::Routed { service: name.as_bytes(), packet_at: prefix.len() };

@@ -15,6 +15,7 @@ use crate::config::Protocol;
 use crate::id::ServiceIndex;
 use crate::netstack::{Netstack, NetstackConfig, NetstackLimits, NetstackService};
 use crate::rng::{Rng, Seed};
+use crate::service::Offer;
 use crate::test_origin::origin;
 use backend::Backend;
 pub(super) use backend::Script;
@@ -52,8 +53,7 @@ impl World {
 
     pub(super) fn with_limits(script: Script, weather: Weather, limits: NetstackLimits) -> Self {
         let service = NetstackService {
-            backend: "192.0.2.9:7".parse().unwrap(),
-            protocol: Protocol::Both,
+            offer: Offer::single("192.0.2.9:7".parse().unwrap(), Protocol::Both),
             virtual_addresses: Vec::new(),
         };
         let config = NetstackConfig {
@@ -197,7 +197,7 @@ impl World {
                     }
                     self.backends.push(Backend::new(flow, self.script.clone()));
                 }
-                ToBackend::Datagram { .. } => {}
+                ToBackend::Datagram { .. } | ToBackend::Ask(_) => {}
                 ToBackend::Readable { flow } => find(&mut self.backends, flow).readable = true,
                 ToBackend::Resume { flow } => find(&mut self.backends, flow).room = true,
                 ToBackend::HalfClose { flow } => find(&mut self.backends, flow).end(),
