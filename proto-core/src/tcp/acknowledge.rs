@@ -129,12 +129,12 @@ impl Connection {
         let mut rack = self.rack;
         rack.on_delivered(delivered, &rtt, now, |at| echoes_older(self, at));
         self.rack = rack;
-        if twice {
+        let repeated = self.probe.and_then(|probe| probe.again);
+        if twice && repeated.is_none() {
             self.rack.on_duplicate(self.una, self.next);
         }
-        let repeated = self.probe.and_then(|probe| probe.again);
         let probe_was_late = twice || repeated.is_some_and(|at| echoes_older(self, at));
-        self.judge_probe(probe_was_late);
+        self.judge_probe(probe_was_late, before);
         let first = self.episode.as_ref().and_then(|episode| episode.first);
         if delivered.again.is_some() && self.una > before && first.is_some_and(|at| echoes_older(self, at)) {
             self.undo();
@@ -144,14 +144,14 @@ impl Connection {
     }
 
     /// What the tail loss probe has shown (RFC 8985 §7.4.2).
-    fn judge_probe(&mut self, was_late: bool) {
+    fn judge_probe(&mut self, was_late: bool, before: u64) {
         let Some(probe) = self.probe.filter(|probe| self.una >= probe.end) else {
             return;
         };
         self.probe = None;
         if probe.again.is_some() && !was_late && self.episode.is_none() {
             // The probe itself has repaired a loss.
-            self.cubic.on_loss();
+            self.cubic.on_loss(self.next - before);
             self.cubic.set_window(self.cubic.threshold());
         }
     }
@@ -161,6 +161,9 @@ impl Connection {
         let Some(episode) = self.episode.take() else {
             return;
         };
+        if episode.cause == Cause::Hole {
+            self.rack.on_undone();
+        }
         let window = self.cubic.window().max(episode.saved.window());
         self.cubic = episode.saved;
         self.cubic.set_window(window);
@@ -191,7 +194,7 @@ impl Connection {
         if lost && self.episode.is_none() {
             let episode = Episode::new(Cause::Hole, self.next, flight, self.cubic);
             self.episode = Some(Box::new(episode));
-            self.cubic.on_loss();
+            self.cubic.on_loss(flight.max(self.next - self.una));
         }
         lost
     }
@@ -214,7 +217,10 @@ impl Connection {
         };
         let threshold = self.cubic.threshold();
         let Some(episode) = &mut self.episode else {
-            if delivered.bytes > 0 && before < self.limited_until {
+            // A window that is not used does not grow (RFC 9438 §5.8); in slow start half of it is enough.
+            let flight = self.board.pipe() + delivered.bytes;
+            let used = before < self.limited_until && self.cubic.window() <= 2 * flight;
+            if delivered.bytes > 0 && used {
                 self.cubic.on_acked(acked);
             }
             return;

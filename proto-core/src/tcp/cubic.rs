@@ -163,8 +163,11 @@ impl Cubic {
         self.window += whole as u64;
     }
 
-    /// A segment was lost (RFC 9438 §4.6 and §4.7). The window itself is left to the recovery.
-    pub(super) fn on_loss(&mut self) {
+    /// A segment was lost while so many bytes were sent and not acknowledged (RFC 9438 §4.6 and §4.7). The window itself
+    /// is left to the recovery.
+    pub(super) fn on_loss(&mut self, flight: u64) {
+        // A window that was not used says nothing about the path.
+        self.window = self.window.min(flight.max(2 * self.mss));
         let window = self.window as f64 / self.mss as f64;
         self.w_max = if window < self.w_max {
             window * (1.0 + BETA) / 2.0
@@ -186,8 +189,8 @@ impl Cubic {
     }
 
     /// A retransmission timeout (RFC 9438 §4.8).
-    pub(super) fn on_timeout(&mut self) {
-        self.on_loss();
+    pub(super) fn on_timeout(&mut self, flight: u64) {
+        self.on_loss(flight);
         self.window = self.mss;
         self.start = HyStart::default();
     }

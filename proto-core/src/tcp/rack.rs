@@ -3,8 +3,9 @@
 use super::rtt::{MILLISECOND, Micros, Rtt, SECOND};
 use super::scoreboard::Delivered;
 
-/// How much longer the peer may delay the acknowledgement of a single segment.
-const DELAYED: Micros = 200 * MILLISECOND;
+/// How much longer the peer may delay the acknowledgement of a single segment: most do for 40 ms. Where one takes longer
+/// the probe was for nothing, which its acknowledgement shows, and costs one segment.
+const DELAYED: Micros = 50 * MILLISECOND;
 
 /// So many segments delivered behind a hole are proof enough while no reordering was seen (RFC 5681).
 const DUPLICATES: u32 = 3;
@@ -65,12 +66,18 @@ impl Rack {
 
     /// The peer got something twice: what was taken for lost was late (RFC 8985 §6.2 step 4).
     pub(super) fn on_duplicate(&mut self, una: u64, next: u64) {
+        self.reordering = true;
         if self.round.is_some_and(|round| una < round) {
             return;
         }
         self.round = Some(next);
         self.quarters = (self.quarters + 1).min(WIDEST);
         self.persist = PERSISTENCE;
+    }
+
+    /// What was taken for lost was late.
+    pub(super) fn on_undone(&mut self) {
+        self.reordering = true;
     }
 
     /// A recovery has ended.

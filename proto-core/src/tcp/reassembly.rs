@@ -10,8 +10,8 @@ use super::rtt::{MILLISECOND, Micros, SECOND};
 /// The first window. Ten segments come first, and it grows with the sender's.
 const FIRST_WINDOW: usize = 64 * 1024;
 
-/// Pieces held ahead of a hole.
-const MOST_PIECES: usize = 256;
+/// Pieces held ahead of a hole: a queue that overflows while the sender's window doubles loses every second segment.
+const MOST_PIECES: usize = 1024;
 
 /// Blocks that one acknowledgement reports beside a timestamp.
 pub(super) const BLOCKS: usize = 3;
@@ -166,8 +166,9 @@ impl Reassembly {
         self.taken += count;
         let elapsed = now.saturating_sub(self.since);
         if elapsed >= self.rtt {
-            // The owner keeps up with a window in a round trip: the path may carry more.
-            let wanted = self.taken.saturating_mul(2) + 16 * self.full;
+            // The owner keeps up with so much in a round trip. The sender's window may double in the next one, and this
+            // one arrives half of that later; memory is only taken by what really waits.
+            let wanted = self.taken.saturating_mul(4) + 16 * self.full;
             if elapsed < 4 * self.rtt && wanted > self.window {
                 self.window = wanted.min(self.most);
             }
@@ -297,6 +298,8 @@ impl Reassembly {
             let index = self.pieces.partition_point(|piece| piece.1 <= *at);
             self.pieces.get(index).filter(|piece| piece.0 <= *at).copied()
         });
+        // The peer's end takes a place as well, and came with the bytes before it.
+        let pieces = pieces.map(|(start, end)| (start, end + u64::from(self.end == Some(end))));
         for (place, (start, end)) in blocks.iter_mut().zip(duplicate.into_iter().chain(pieces)) {
             *place = Some((self.number(start), self.number(end)));
         }

@@ -1,5 +1,8 @@
 //! Two ends and a network between them, in virtual time.
 
+mod generated;
+mod goodput;
 mod harness;
+mod mechanisms;
 mod path;
 mod transfer;

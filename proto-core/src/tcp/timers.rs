@@ -111,7 +111,7 @@ impl Connection {
             let flight = self.board.pipe();
             let episode = Episode::new(Cause::Timeout, self.next, flight, saved);
             self.episode = Some(Box::new(episode));
-            self.cubic.on_timeout();
+            self.cubic.on_timeout(self.next - self.una);
         } else {
             self.cubic.set_window(0);
         }

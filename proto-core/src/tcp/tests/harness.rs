@@ -72,11 +72,28 @@ impl Net {
         pairing: Pairing,
         config: Config,
         weather: Weather,
-        [first, second]: [Application; 2],
+        applications: [Application; 2],
         flow: FiveTuple,
     ) -> Self {
-        let now = origin();
         let budget = Budget::new(64 << 20);
+        Self::build(pairing, config, weather, applications, flow, budget)
+    }
+
+    /// Two ends of ours that share so many bytes of buffers.
+    pub(super) fn with_budget(bytes: usize, weather: Weather, applications: [Application; 2]) -> Self {
+        let (config, budget) = (Config::default(), Budget::new(bytes));
+        Self::build(Pairing::Ours, config, weather, applications, flow(false), budget)
+    }
+
+    fn build(
+        pairing: Pairing,
+        config: Config,
+        weather: Weather,
+        [first, second]: [Application; 2],
+        flow: FiveTuple,
+        budget: Budget,
+    ) -> Self {
+        let now = origin();
         let mtu = 1280;
         let ours = |application, calls: bool| {
             let flow = if calls { flow } else { flow.reversed() };
@@ -195,6 +212,14 @@ impl Net {
             }
         }
         assert_eq!(self.budget.used(), 0);
+    }
+
+    /// An application gives up.
+    pub(super) fn abort(&mut self, side: usize) {
+        if let Some(connection) = &mut self.ours(side).connection {
+            connection.abort();
+        }
+        self.settle();
     }
 
     pub(super) fn ours(&mut self, side: usize) -> &mut Ours {

@@ -1,6 +1,6 @@
 //! Whole transfers: everything comes, in order, once; both ends close; no memory is left.
 
-use super::harness::{Application, MILLI, Net, Pairing, SECOND, Weather, pattern};
+use super::harness::{Application, Net, Pairing, SECOND, Weather, pattern};
 use crate::tcp::Config;
 
 const PAIRINGS: [Pairing; 3] = [Pairing::Ours, Pairing::SmolCalls, Pairing::SmolAnswers];
@@ -32,26 +32,5 @@ fn both_ends_send_much_at_once_over_a_bad_path() {
         ];
         let mut net = Net::new(pairing, Config::default(), weather, applications);
         net.finish(1000 * SECOND);
-    }
-}
-
-#[test]
-fn a_clean_path_is_filled() {
-    let weather = Weather {
-        delay: 25 * MILLI,
-        rate: Some(100_000_000 / 8),
-        queue: 400_000,
-        ..Weather::default()
-    };
-    for sides in [[40_000_000, 0], [0, 40_000_000]] {
-        let applications = sides.map(|len| Application::sends(pattern(len, 3)));
-        let mut net = Net::new(Pairing::Ours, Config::default(), weather, applications);
-        net.finish(100 * SECOND);
-        eprintln!(
-            "{:?} {:?} {:?}",
-            net.elapsed(),
-            net.ours(0).connection.as_ref().unwrap().stats(),
-            net.ours(1).connection.as_ref().unwrap().stats()
-        );
     }
 }

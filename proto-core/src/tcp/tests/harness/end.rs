@@ -31,11 +31,6 @@ impl Application {
         }
     }
 
-    pub(in super::super) fn eating(mut self, bytes: usize, each: Duration) -> Self {
-        self.appetite = Some((bytes, each));
-        self
-    }
-
     /// How much may be taken now.
     pub(super) fn budget(&mut self, now: Instant) -> usize {
         match self.appetite {
