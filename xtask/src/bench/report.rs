@@ -7,6 +7,9 @@ const MOST_RATIO: f64 = 1.6;
 /// At most this share more CPU with idle clients.
 const MOST_BURDEN: f64 = 1.10;
 
+/// At most this many times the round trip of a plain forwarder.
+const MOST_ROUND_TRIP: f64 = 3.0;
+
 /// One line: what, which figure, in which unit, with how many decimals.
 pub(super) type Row = (&'static str, &'static str, &'static str, usize);
 
@@ -95,6 +98,12 @@ pub(super) const ROWS: Table = &[
             ("through the relay, ends without tunnel", "rtt_relayed", "rtt", 0),
             ("… and the connector to its backend", "rtt_whole", "rtt", 0),
             ("… and the tunnel of `ztna up`", "rtt_tun", "rtt", 0),
+            (
+                "to the backend and back, divided by the plain forwarder's",
+                "rtt_ratio",
+                "×",
+                2,
+            ),
         ],
     ),
     (
@@ -176,6 +185,7 @@ pub(super) fn conditions(figures: &Figures) -> Vec<(&'static str, bool, String)>
     let (lost, kept_up) = (figures.sum("whole_lost"), figures.range("whole_kept_up").0);
     let ours = figures.range("allocations_ours").1;
     let burden = figures.median("burdened_ratio");
+    let round_trip = figures.median("rtt_ratio");
     vec![
         (
             "relay CPU per datagram at most 1.6 × the bare quiche relay in memory",
@@ -200,6 +210,11 @@ pub(super) fn conditions(figures: &Figures) -> Vec<(&'static str, bool, String)>
             "1,000 idle clients add at most 10 % CPU per datagram",
             burden <= MOST_BURDEN,
             format!("{:+.1} %", (burden - 1.0) * 100.0),
+        ),
+        (
+            "a round trip through relay and connector at most 3 × that through a plain forwarder",
+            round_trip <= MOST_ROUND_TRIP,
+            format!("{round_trip:.2} ×"),
         ),
     ]
 }

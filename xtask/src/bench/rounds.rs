@@ -209,10 +209,16 @@ impl<'a> Rounds<'a> {
             (&mut stage.whole, ["rtt_whole_p50", "rtt_whole_p99"]),
             (&mut stage.tunnelled, ["rtt_tun_p50", "rtt_tun_p99"]),
         ];
+        let mut medians = Vec::new();
         for (talk, [p50, p99]) in ways {
             let answer = talk.ask(&command)?;
             self.figures.add(p50, number(&answer, "/rtt/p50_us"));
             self.figures.add(p99, number(&answer, "/rtt/p99_us"));
+            medians.push(number(&answer, "/rtt/p50_us"));
+        }
+        // The whole path, connector and backend included, beside the plain forwarder in the same round.
+        if let [_, forwarded, _, whole, _] = medians[..] {
+            self.figures.add("rtt_ratio", whole / forwarded);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 mod boringtun;
 mod isolation;
+mod loaded;
 mod report;
 mod stage;
 
@@ -68,7 +69,7 @@ const MOST_IDLE: f64 = 400e6;
 const MOST_BESIDE: f64 = 1.5;
 
 /// The parts, for `--only`.
-const PARTS: [&str; 5] = ["goodput", "loss", "datagrams", "idle", "isolation"];
+const PARTS: [&str; 6] = ["goodput", "loss", "datagrams", "loaded", "idle", "isolation"];
 
 /// `cargo xtask bench tcp …`.
 pub(super) fn main(args: &mut Args) -> Result<ExitCode> {
@@ -109,7 +110,7 @@ pub(super) fn main(args: &mut Args) -> Result<ExitCode> {
     if wanted("goodput") || wanted("isolation") || wanted("idle") {
         bench.over_a_cable(&wanted)?;
     }
-    if wanted("loss") || wanted("datagrams") {
+    if wanted("loss") || wanted("datagrams") || wanted("loaded") {
         bench.over_a_wire(&wanted)?;
     }
     Ok(bench.conclude())
@@ -183,6 +184,15 @@ impl Bench {
 
     fn over_a_wire(&mut self, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
         let mut stage = self.stage(Link::Wire, None)?;
+        if wanted("loaded") {
+            for round in 1..=2 {
+                eprintln!("round trips beside a transfer, round {round} of 2");
+                loaded::round(&mut stage, self.extent, &mut self.figures)?;
+            }
+        }
+        if !wanted("loss") && !wanted("datagrams") {
+            return Ok(());
+        }
         for seed in 1..=u64::from(self.extent.seeds) {
             let conditions = Conditions {
                 seed,

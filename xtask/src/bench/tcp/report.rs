@@ -33,6 +33,15 @@ pub(super) const ROWS: Table = &[
         ],
     ),
     (
+        "round trip beside one TCP stream, 20 ms, 20 Mbit/s, 50 ms of queue, p50 / p99",
+        &[
+            ("up", "loaded_up", "rtt", 0),
+            ("… without the product", "plain_loaded_up", "rtt", 0),
+            ("down", "loaded_down", "rtt", 0),
+            ("… without the product", "plain_loaded_down", "rtt", 0),
+        ],
+    ),
+    (
         "sessions",
         &[
             (

@@ -221,6 +221,40 @@ impl Stage {
         )
     }
 
+    /// Round trips in milliseconds, sorted, while one TCP stream takes what it can get.
+    pub(super) fn pings_beside_a_transfer(
+        &self,
+        way: Way,
+        heading: Heading,
+        seconds: u32,
+    ) -> Result<Vec<f64>> {
+        let to = match way {
+            Way::Tunnel => BULK.address.to_string(),
+            Way::Plain => PRIVATE.to_string(),
+            Way::Boringtun => "10.97.0.2".to_owned(),
+        };
+        let count = (seconds * 10).to_string();
+        std::thread::scope(|scope| {
+            let pings = scope.spawn(|| {
+                let mut command = self.client.command("ping");
+                output(command.args(["-n", "-i", "0.1", "-c", &count, "-W", "2", &to]))
+            });
+            self.transfer(way, heading, seconds)?;
+            let said = pings.join().map_err(|_| anyhow::anyhow!("ping panicked"))??;
+            let time = |line: &str| {
+                line.split_once("time=")?
+                    .1
+                    .split_whitespace()
+                    .next()?
+                    .parse()
+                    .ok()
+            };
+            let mut times: Vec<f64> = said.lines().filter_map(time).collect();
+            times.sort_by(f64::total_cmp);
+            Ok(times)
+        })
+    }
+
     /// `iperf3` for some seconds.
     fn run(&self, way: Way, heading: Heading, seconds: u32, more: &[&str]) -> Result<Transfer> {
         let (to, port) = match way {

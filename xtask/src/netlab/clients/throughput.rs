@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{IPERF, backend, client};
 use crate::lab::process::Process;
-use crate::lab::world::{PATIENCE, World};
+use crate::lab::world::World;
 use crate::netlab::Test;
 
 pub(super) const TESTS: &[Test] = &[("iperf3_tcp", tcp), ("iperf3_udp", udp)];
@@ -18,10 +18,12 @@ const UDP_RATE: u32 = 16_000;
 /// What iperf3 may lose of that, in percent: its first datagrams wait for the flow's first answer.
 const LOST: f64 = 1.0;
 
+/// A server for one run: between two, it has no listening socket for a moment.
 fn server(world: &World) -> Result<Process> {
     let words = [
         "iperf3",
         "--server",
+        "--one-off",
         "--forceflush",
         "--port",
         &IPERF.port.to_string(),
@@ -48,17 +50,13 @@ fn run(world: &World, streams: u32, more: &[&str]) -> Result<Value> {
         "--parallel",
         &streams,
     ];
-    // The server answers one client at a time: it may still be busy with the one before, or between two listening sockets.
-    let attempt = || {
-        let text = client(world, 40, &[&words[..], more].concat())?;
-        let report: Value = serde_json::from_str(&text)?;
-        match report.get("error").and_then(Value::as_str) {
-            None => Ok(Some(report)),
-            Some(error) if error.contains("busy") || error.contains("unable to connect") => Ok(None),
-            Some(error) => bail!("{error}"),
-        }
-    };
-    crate::lab::wait_until("the iperf3 server", PATIENCE, attempt).map(|(report, _)| report)
+    let _server = server(world)?;
+    let text = client(world, 40, &[&words[..], more].concat())?;
+    let report: Value = serde_json::from_str(&text)?;
+    match report.get("error").and_then(Value::as_str) {
+        None => Ok(report),
+        Some(error) => bail!("{error}"),
+    }
 }
 
 fn figure(report: &Value, path: &str) -> Result<f64> {
@@ -67,7 +65,6 @@ fn figure(report: &Value, path: &str) -> Result<f64> {
 }
 
 fn tcp(world: &mut World) -> Result<()> {
-    let _server = server(world)?;
     for streams in [1, 16] {
         for (name, words) in DIRECTIONS {
             let report = run(world, streams, words).with_context(|| format!("{name}, {streams} streams"))?;
@@ -91,7 +88,6 @@ fn tcp(world: &mut World) -> Result<()> {
 }
 
 fn udp(world: &mut World) -> Result<()> {
-    let _server = server(world)?;
     for streams in [1, 16] {
         let rate = format!("{}K", UDP_RATE / streams);
         for (name, words) in DIRECTIONS {
