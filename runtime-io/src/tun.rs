@@ -204,8 +204,8 @@ impl Tun {
                 return Err(TunError::Conflict(text));
             }
             Ok(Some(Found::Interface(index, len))) if len == network.len && index != self.index => {
-                let other = rustix::net::netdevice::index_to_name(&self.device, index);
-                let other = other.unwrap_or_else(|_| format!("interface {index}"));
+                let other = self.netlink.name_of(index);
+                let other = other.unwrap_or_else(|| format!("interface {index}"));
                 return Err(TunError::Conflict(format!(
                     "a route to {network} exists already, through {other}"
                 )));

@@ -8,6 +8,7 @@ mod clients;
 mod crowd;
 mod hostile;
 mod instruments;
+mod names;
 mod restart;
 mod traffic;
 mod wired;
@@ -135,6 +136,15 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
             },
         );
         tally += group.run(runtime, crowd::TESTS);
+        let group = Group::new(
+            &format!("names-{runtime}"),
+            options,
+            |programs: Programs, scratch| {
+                programs.check()?;
+                World::new(programs, names::DEVICES, scratch)
+            },
+        );
+        tally += group.run(runtime, names::TESTS);
         let group = Group::new(
             &format!("wired-{runtime}"),
             options,

@@ -1,8 +1,9 @@
 //! The sockets of names, on a thread of their own: UDP and TCP at one address, and one socket per question sent on.
 //!
-//! Everything is bounded: questions under way, of them the same question, TCP connections, lengths and times. The
-//! listening sockets are bound to the loopback device, over which a host talks to its own addresses: neither a service
-//! through the tunnel nor a neighbour on the network can ask.
+//! Everything is bounded: questions under way, of them the same question, TCP connections, lengths and times. Only
+//! addresses of this host may ask: neither a service through the tunnel nor a neighbour on the network. (The kernel drops
+//! packets from outside that claim to come from here. Binding to the loopback device would be no help: to a socket,
+//! packets between addresses of a host come from the interface that has the address.)
 
 use std::collections::BTreeMap;
 use std::io;
@@ -107,7 +108,6 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
         // Connections of an earlier run that are still being forgotten are in nobody's way.
         socket.set_reuse_address(true)?;
     }
-    socket.bind_device(Some(b"lo"))?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -156,6 +156,10 @@ impl Server {
                     continue;
                 }
             };
+            if !self.may_ask(from) {
+                self.shared.count(Outcome::Dropped);
+                continue;
+            }
             let question = buffer.get(..length).unwrap_or_default();
             match self.decide(question, Transport::Udp) {
                 Some(Ok(answer)) => self.send(&answer, from).await,
@@ -176,6 +180,10 @@ impl Server {
         }
     }
 
+    fn may_ask(&self, from: SocketAddr) -> bool {
+        from.ip() == self.address.ip() || is_of_this_host(from)
+    }
+
     async fn send(&self, answer: &[u8], to: SocketAddr) {
         // Whoever does not listen any more asks again.
         let _ = self.udp.send_to(answer, to).await;
@@ -187,6 +195,7 @@ impl Server {
                 return;
             };
             match listener.accept().await {
+                Ok((_, from)) if !self.may_ask(from) => self.shared.count(Outcome::Dropped),
                 Ok((stream, _)) => {
                     let server = Arc::clone(&self);
                     tokio::spawn(async move {
@@ -286,6 +295,12 @@ impl Server {
             question,
         })
     }
+}
+
+/// Whether it is an address of this host: only such a one can be bound.
+fn is_of_this_host(mut address: SocketAddr) -> bool {
+    address.set_port(0);
+    address.ip().to_canonical().is_loopback() || std::net::UdpSocket::bind(address).is_ok()
 }
 
 async fn ask_udp(server: SocketAddr, pending: &Pending) -> io::Result<Vec<u8>> {

@@ -76,6 +76,11 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
+    /// The name of an interface.
+    pub(super) fn name_of(&self, interface: u32) -> Option<String> {
+        rustix::net::netdevice::index_to_name(&self.socket, interface).ok()
+    }
+
     pub(super) fn add_address(&mut self, interface: u32, address: Prefix) -> io::Result<()> {
         self.request(RTM_NEWADDR, CREATE, &address_body(interface, address))
             .and_then(acknowledged)

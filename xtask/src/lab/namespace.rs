@@ -26,6 +26,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// What `ip netns` knows it by.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// `program`, to be run inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");

@@ -163,6 +163,11 @@ impl Programs {
         self.words("ztna-connector", &[], config)
     }
 
+    /// The agent's executable, for its other commands.
+    pub(crate) fn executable(&self) -> String {
+        self.folder.join("ztna").display().to_string()
+    }
+
     /// The words that start an agent.
     pub(crate) fn agent(&self, config: &Path) -> Vec<String> {
         self.words("ztna", &["up"], config)

@@ -1,7 +1,9 @@
 //! A DNS server (RFC 1035) that knows one zone: every name under `.lab` has one address of each family and a long text;
-//! nothing else exists.
+//! nothing else exists. UDP and TCP; every question is printed.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -17,6 +19,13 @@ pub(super) fn main(args: &mut Args) -> Result<()> {
     let bind: SocketAddr = args.required("--bind")?;
     args.finish()?;
     let socket = UdpSocket::bind(bind).with_context(|| format!("bind {bind}"))?;
+    let listener = TcpListener::bind(bind).with_context(|| format!("bind {bind}"))?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Whoever breaks off asks again.
+            let _ = stream_answer(stream);
+        }
+    });
     println!("ready on {bind}");
     let mut buffer = vec![0; 4096];
     loop {
@@ -26,6 +35,23 @@ pub(super) fn main(args: &mut Args) -> Result<()> {
         if let Some(reply) = buffer.get(..length).and_then(answer) {
             let _ = socket.send_to(&reply, from);
         }
+    }
+}
+
+/// Answers the questions of one connection, each behind its length.
+fn stream_answer(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    loop {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query)?;
+        let Some(reply) = answer(&query) else {
+            return Ok(());
+        };
+        let mut framed = u16::try_from(reply.len()).unwrap_or(0).to_be_bytes().to_vec();
+        framed.extend(reply);
+        stream.write_all(&framed)?;
     }
 }
 
@@ -47,6 +73,7 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
         at += length;
     }
     let question = rest.get(..at + 4)?;
+    println!("asked {}", String::from_utf8_lossy(&labels.join(&b'.')));
     let kind = u16::from_be_bytes(rest.get(at..at + 2)?.try_into().ok()?);
     let ours = labels
         .last()

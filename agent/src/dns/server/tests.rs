@@ -194,6 +194,16 @@ fn a_question_that_goes_round_in_a_circle_ends() {
 }
 
 #[test]
+fn only_this_host_may_ask() {
+    for (address, may) in [("127.0.0.1:5", true), ("127.9.9.9:5", true), ("[::1]:5", true)] {
+        assert_eq!(is_of_this_host(address.parse().unwrap()), may, "{address}");
+    }
+    for address in ["192.0.2.1:53", "10.99.0.2:53", "[2001:db8::1]:53"] {
+        assert!(!is_of_this_host(address.parse().unwrap()), "{address}");
+    }
+}
+
+#[test]
 fn junk_and_silence_harm_nobody() {
     let (at, shared) = served();
     let socket = client(at);

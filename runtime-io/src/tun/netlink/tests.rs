@@ -18,6 +18,13 @@ fn an_address_of_this_host_is_found_as_such() {
 }
 
 #[test]
+fn an_interface_has_its_name() {
+    let netlink = Netlink::open().unwrap();
+    let names: Vec<String> = (1..100).filter_map(|index| netlink.name_of(index)).collect();
+    assert!(names.iter().any(|name| name == "lo"), "{names:?}");
+}
+
+#[test]
 fn a_route_is_read_with_its_interface_and_length() {
     let body = route_body(7, network("10.1.2.3", 24));
     assert_eq!(parse_route(&body), Some(Found::Interface(7, 24)));
