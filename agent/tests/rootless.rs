@@ -15,6 +15,8 @@ mod forward;
 mod settings;
 #[path = "rootless/socks.rs"]
 mod socks;
+#[path = "rootless/ssh.rs"]
+mod ssh;
 #[path = "rootless/stage.rs"]
 mod stage;
 

@@ -63,4 +63,4 @@ macro_rules! replay {
     };
 }
 
-replay!(agent connector datagram intermediate netstack packet signaling world);
+replay!(agent connector datagram intermediate netstack packet signaling socks world);

@@ -110,6 +110,8 @@ impl Negotiation {
     /// How many bytes may be given next: never more than the message under way is known to have. 0 when done.
     pub fn wants(&self) -> usize {
         let whole = match self.stage {
+            // The version first: what is of another is left in the socket.
+            Stage::Greeting | Stage::Request if self.bytes.is_empty() => 1,
             Stage::Greeting => match self.bytes.get(1) {
                 None => 2,
                 Some(methods) => 2 + usize::from(*methods),

@@ -9,7 +9,7 @@ mod roles;
 
 use crate::rng::Rng;
 
-pub use messages::{datagram, packet, signaling};
+pub use messages::{datagram, packet, signaling, socks};
 pub use netstack::netstack;
 pub use roles::{agent, connector, intermediate};
 
@@ -17,7 +17,7 @@ pub use roles::{agent, connector, intermediate};
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("agent", agent),
     ("connector", connector),
     ("datagram", datagram),
@@ -25,6 +25,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("netstack", netstack),
     ("packet", packet),
     ("signaling", signaling),
+    ("socks", socks),
     ("world", world),
 ];
 

@@ -107,7 +107,9 @@ fn what_is_not_offered_is_refused_by_its_number() {
 
 #[test]
 fn other_protocols_are_noticed_at_their_first_byte() {
-    assert_eq!(negotiate(b"GET / HTTP/1.1", 1), (vec![], Step::Alien, 1));
+    for piece in [1, 9] {
+        assert_eq!(negotiate(b"GET / HTTP/1.1", piece), (vec![], Step::Alien, 1));
+    }
     // SOCKS 4.
     assert_eq!(negotiate(&[4, 1, 0, 80], 1).1, Step::Alien);
     assert_eq!(negotiate(&[5, 1, 0, 4], 1).1, Step::Alien);

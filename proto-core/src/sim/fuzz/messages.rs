@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::forward::{Negotiation, Step, datagram_header, split_datagram};
 use crate::id::{ConnId, ServiceId};
 use crate::quic::header::Header;
 use crate::quic::{LOCAL_CID_LEN, identity::Identity};
@@ -184,4 +185,36 @@ fn forward(bytes: &[u8]) {
     flows.remove(id(1));
     flows.remove(id(2));
     assert!(flows.is_empty());
+}
+
+/// What a program says to a SOCKS proxy, whole and byte by byte, and the datagrams of one.
+///
+/// # Panics
+/// If the two ways end differently, or a negotiation asks for more than its messages can have.
+pub fn socks(bytes: &[u8]) {
+    let negotiate = |piece: usize| {
+        let (mut negotiation, mut rest, mut said) = (Negotiation::default(), bytes, Vec::new());
+        loop {
+            let count = negotiation.wants().min(rest.len()).min(piece);
+            assert!(negotiation.wants() <= 262);
+            if count == 0 {
+                return (said, Step::More, rest.len());
+            }
+            let (now, behind) = rest.split_at(count);
+            rest = behind;
+            match negotiation.feed(now) {
+                Step::More => {}
+                Step::Say(words) => said.extend_from_slice(words),
+                last @ (Step::Asked(_) | Step::Refuse(_) | Step::Alien) => return (said, last, rest.len()),
+            }
+        }
+    };
+    assert_eq!(negotiate(1), negotiate(usize::MAX));
+    if let Some((crate::forward::Host::Address(address), port, payload)) = split_datagram(bytes) {
+        let again = [&datagram_header((address, port).into()), payload].concat();
+        assert_eq!(
+            split_datagram(&again),
+            Some((crate::forward::Host::Address(address), port, payload))
+        );
+    }
 }
