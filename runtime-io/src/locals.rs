@@ -77,6 +77,8 @@ pub struct LocalSide {
 struct Door {
     kind: DoorKind,
     is_listed: bool,
+    /// That it cannot accept has been told.
+    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -143,6 +145,7 @@ impl LocalSide {
             Ok(Door {
                 kind,
                 is_listed: false,
+                is_told: false,
             })
         };
         let doors: Vec<Door> = listeners.into_iter().map(door).collect::<io::Result<_>>()?;
@@ -226,19 +229,29 @@ impl LocalSide {
         for _ in 0..ACCEPTS {
             let Some(Door {
                 kind: DoorKind::Stream(listener),
+                is_told,
                 ..
-            }) = self.doors.get(index as usize)
+            }) = self.doors.get_mut(index as usize)
             else {
                 return false;
             };
             match listener.accept() {
-                Ok((socket, peer)) => self.take_in(index, socket.into(), peer, machine, context),
+                Ok((socket, peer)) => {
+                    *is_told = false;
+                    self.take_in(index, socket.into(), peer, machine, context);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // One that went before it was taken, and the errors of its network (accept(2)).
                 Err(error) if is_passing(&error) => context.stats.locals.accept_errors += 1,
                 Err(error) => {
                     context.stats.locals.accept_errors += 1;
-                    log::warn!("cannot take a local connection, resting: {error}");
+                    let again = std::mem::replace(is_told, true);
+                    let level = if again {
+                        log::Level::Debug
+                    } else {
+                        log::Level::Warn
+                    };
+                    log::log!(level, "cannot take local connections, resting: {error}");
                     self.resting.push_back((context.now + PAUSE, index));
                     return false;
                 }

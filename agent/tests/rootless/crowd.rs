@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::process::{PATIENCE, loopback, page, value};
+use super::process::{PATIENCE, Running, command, loopback, page, value};
 use super::stage::{Stage, ask, dial, echo, pattern, serve};
 
 /// Programs at one time.
@@ -116,6 +116,31 @@ fn a_slow_service_and_a_slow_program_hold_the_other_back_and_nobody_else() {
     from_loud.set_read_timeout(Some(PATIENCE)).unwrap();
     from_loud.read_to_end(&mut heard).unwrap();
     assert!(heard == pattern(48 << 20));
+    drop(agent);
+    stage.end();
+}
+
+#[test]
+fn too_few_descriptors_are_a_pause_and_not_the_end() {
+    let stage = Stage::new("descriptors", &[("web-app", serve(echo), "")]);
+    let agent = stage.command(&["forward", "--forward", "127.0.0.1:0=web-app:80"]);
+    let mut limited = command("sh");
+    limited
+        .args(["-c", "ulimit -n 48; exec \"$@\"", "sh"])
+        .arg(agent.get_program())
+        .args(agent.get_args());
+    let mut agent = Running::start(&mut limited);
+    let line = agent.expect("ztna forward: ");
+    let address = line.split(' ').next().unwrap().parse().unwrap();
+    agent.expect("ztna registered ");
+    let mut programs: Vec<TcpStream> = (0..64).map(|_| dial(address)).collect();
+    agent.expect("cannot take local connections, resting");
+    // Some go, and the others are served.
+    let waiting = programs.split_off(40);
+    drop(programs);
+    for program in waiting {
+        assert_eq!(ask(program, b"late"), b"late");
+    }
     drop(agent);
     stage.end();
 }
