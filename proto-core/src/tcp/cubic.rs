@@ -240,3 +240,6 @@ impl HyStart {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,3 +77,6 @@ pub(super) struct Probe {
     /// When a segment was repeated; `None` if it was new data.
     pub(super) again: Option<Micros>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,3 +85,6 @@ impl Rtt {
         self.doublings = 0;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 mod generated;
 mod goodput;
 mod harness;
+mod junk;
 mod mechanisms;
 mod path;
 mod transfer;
