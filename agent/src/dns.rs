@@ -78,7 +78,6 @@ impl Shared {
     }
 
     /// Replaces the names, from the next question on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a reload of the configuration"))]
     pub(crate) fn set_zone(&self, zone: Zone) {
         *self.zone.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(zone);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use program::client::all_registered;
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
+use program::reload;
 use program::station::Snapshot;
 use proto_core::agent::{AgentStats, AgentStatus};
 use proto_core::link::LinkStats;
@@ -79,6 +80,7 @@ impl Snapshot for AgentSnapshot {
     type Machine = Machine;
 
     const ROLE: &'static str = "agent";
+    const RELOADS: bool = true;
 
     fn take(machine: &Machine, shell: &ShellStats) -> Self {
         Self {
@@ -171,6 +173,7 @@ impl Snapshot for AgentSnapshot {
             "What was dropped, by reason.",
             [drops(stats, link), pool_drops(pool), shell_drops(shell)].concat(),
         );
+        reload::write(text);
         text.shell(shell);
         text.seconds("ztna_agent_uptime_seconds", "Seconds since the start.", uptime);
     }

@@ -2,13 +2,16 @@
 
 mod desk;
 mod names;
+mod reloading;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use program::args;
 use program::client::{self, LinkLog};
 use program::exit::{self, Failure};
+use program::reload::Reload;
 use program::resolve::Resolving;
 use program::station;
 use program::tls::{self, End};
@@ -25,6 +28,7 @@ use crate::snapshot::AgentSnapshot;
 use crate::system::{self, Changes};
 use desk::Desk;
 use names::Names;
+use reloading::Reloading;
 
 /// How long the guard of a killed process may take to let go.
 const GUARD_PATIENCE: Duration = Duration::from_secs(1);
@@ -58,6 +62,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     );
     let has_v6 = config.tunnel_addresses.iter().any(IpAddr::is_ipv6);
     let name = tun.name().to_owned();
+    let routes = tun.routes()?;
     let side = TunSide::new(tun).following_path(config::least_mtu(has_v6));
     let count = config.services.len();
     // Declared last, so undone first: the host stops asking us before we stop answering.
@@ -65,6 +70,15 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let names = Names::start(&config, &mut changes)?;
     let desk = Desk::new(&config, &names);
     let mut socket = None;
+    let file = settings.file_name().map(PathBuf::from);
+    let reloading = Reloading {
+        args: args.clone(),
+        config: config.clone(),
+        local,
+        routes,
+        names,
+        services: desk.services(),
+    };
     let ended = station::run::<AgentSnapshot, TunSide>(
         &config.common,
         Shell::new(machine, udp, side),
@@ -74,7 +88,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
                 Ok(file) => socket = Some(file),
                 Err(error) => log::warn!("no control socket: {error}"),
             }
-            attend(commands, resolving, local)
+            let reload = Reload::start(file, reloading.attempts(commands.clone()));
+            attend(commands, resolving, local, reload)
         },
         move |_| log::info!("{NAME} up: {name}, {count} services"),
     );
@@ -147,15 +162,22 @@ fn host(address: IpAddr) -> Prefix {
     }
 }
 
-fn attend(commands: &CommandSender<Machine>, resolving: Resolving, local: SocketAddr) -> Handler<Machine> {
+fn attend(
+    commands: &CommandSender<Machine>,
+    resolving: Resolving,
+    local: SocketAddr,
+    reload: Reload,
+) -> Handler<Machine> {
     let refresh = client::follow(resolving, local, commands, |machine: &mut Machine, addresses| {
         machine.set_intermediate_addresses(addresses);
     });
     let mut log = LinkLog::new(refresh);
     let mut before = 0;
     Box::new(move |notice, context| {
-        let Notice::Event(event) = notice else {
-            return;
+        let event = match notice {
+            Notice::Event(event) => event,
+            Notice::Reload => return reload.wanted(),
+            Notice::Ending => return,
         };
         let services = context.machine.status().services;
         let about = match &event {

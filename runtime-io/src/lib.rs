@@ -41,5 +41,5 @@ pub use shell::{Budget, Shell, Sleep};
 pub use side::{Side, SideContext};
 pub use signal::Signals;
 pub use stats::{BackendStats, LocalStats, ShellStats, TunStats, UdpDrop, UdpStats};
-pub use tun::{Prefix, Tun, TunConfig, TunError, TunSide};
+pub use tun::{Prefix, Routes, Tun, TunConfig, TunError, TunSide};
 pub use udp::{BindError, LocalAddress, UdpConfig, UdpEndpoint};

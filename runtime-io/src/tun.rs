@@ -192,39 +192,27 @@ impl Tun {
         result.map_err(|error| setting_error(format!("remove address {address} from {}", self.name), error))
     }
 
-    /// Leads packets for `network` into the tunnel.
-    ///
-    /// # Errors
-    /// If the host has that very network, or address, elsewhere; or with another text fit for the operator.
-    pub fn add_route(&mut self, network: Prefix) -> Result<(), TunError> {
-        let what = || format!("add route {network} via {}", self.name);
-        match self.netlink.find_route(network) {
-            Ok(Some(Found::Local)) => {
-                let text = format!("{} is an address of this host already", network.address);
-                return Err(TunError::Conflict(text));
-            }
-            Ok(Some(Found::Interface(index, len))) if len == network.len && index != self.index => {
-                let other = self.netlink.name_of(index);
-                let other = other.unwrap_or_else(|| format!("interface {index}"));
-                return Err(TunError::Conflict(format!(
-                    "a route to {network} exists already, through {other}"
-                )));
-            }
-            // A wider network is what a route of our own is there to override.
-            Ok(_) => {}
-            Err(error) => return Err(setting_error(what(), error)),
-        }
-        let result = self.netlink.add_route(self.index, network);
-        result.map_err(|error| setting_error(what(), error))
-    }
-
-    /// Leads packets for `network` into the tunnel no longer; a route that is not there is no error.
+    /// As [`Routes::add`].
     ///
     /// # Errors
     /// With a text fit for the operator.
-    pub fn remove_route(&mut self, network: Prefix) -> Result<(), TunError> {
-        let result = self.netlink.remove_route(self.index, network);
-        result.map_err(|error| setting_error(format!("remove route {network} via {}", self.name), error))
+    pub fn add_route(&mut self, network: Prefix) -> Result<(), TunError> {
+        add_route(&mut self.netlink, self.index, &self.name, network)
+    }
+
+    /// A way to change the routes from another thread, as long as the interface is there.
+    ///
+    /// # Errors
+    /// If the system has no socket left.
+    pub fn routes(&self) -> Result<Routes, TunError> {
+        let netlink = Netlink::open();
+        let name = self.name.clone();
+        Ok(Routes {
+            netlink: netlink
+                .map_err(|error| TunError::Other(format!("configure interface {name}"), error))?,
+            index: self.index,
+            name,
+        })
     }
 
     /// Makes `mtu` the largest packet that the interface takes.
@@ -247,6 +235,56 @@ impl Tun {
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
+}
+
+/// The routes into a tunnel.
+#[derive(Debug)]
+pub struct Routes {
+    netlink: Netlink,
+    index: u32,
+    name: String,
+}
+
+impl Routes {
+    /// Leads packets for `network` into the tunnel.
+    ///
+    /// # Errors
+    /// If the host has that very network, or address, elsewhere; or with another text fit for the operator.
+    pub fn add(&mut self, network: Prefix) -> Result<(), TunError> {
+        add_route(&mut self.netlink, self.index, &self.name, network)
+    }
+
+    /// Leads packets for `network` into the tunnel no longer; a route that is not there is no error.
+    ///
+    /// # Errors
+    /// With a text fit for the operator.
+    pub fn remove(&mut self, network: Prefix) -> Result<(), TunError> {
+        let result = self.netlink.remove_route(self.index, network);
+        result.map_err(|error| setting_error(format!("remove route {network} via {}", self.name), error))
+    }
+}
+
+fn add_route(netlink: &mut Netlink, index: u32, name: &str, network: Prefix) -> Result<(), TunError> {
+    let what = || format!("add route {network} via {name}");
+    match netlink.find_route(network) {
+        Ok(Some(Found::Local)) => {
+            let text = format!("{} is an address of this host already", network.address);
+            return Err(TunError::Conflict(text));
+        }
+        Ok(Some(Found::Interface(other, len))) if len == network.len && other != index => {
+            let other = netlink
+                .name_of(other)
+                .unwrap_or_else(|| format!("interface {other}"));
+            return Err(TunError::Conflict(format!(
+                "a route to {network} exists already, through {other}"
+            )));
+        }
+        // A wider network is what a route of our own is there to override.
+        Ok(_) => {}
+        Err(error) => return Err(setting_error(what(), error)),
+    }
+    let result = netlink.add_route(index, network);
+    result.map_err(|error| setting_error(what(), error))
 }
 
 impl AsFd for Tun {

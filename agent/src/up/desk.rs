@@ -1,6 +1,7 @@
 //! What the control socket of a `ztna up` is answered with.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use program::station::Snapshot as _;
@@ -18,6 +19,9 @@ use crate::snapshot::AgentSnapshot;
 /// How long the packet loop may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The services that are configured now.
+pub(super) type Services = Arc<Mutex<Vec<AgentService>>>;
+
 /// What does not change, or is known without the packet loop.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -25,7 +29,7 @@ pub(super) struct Desk {
     intermediate: String,
     interface: String,
     addresses: Vec<IpAddr>,
-    services: Vec<AgentService>,
+    services: Services,
     names: Names,
 }
 
@@ -42,9 +46,14 @@ impl Desk {
             intermediate: config.server.endpoint.to_string(),
             interface: config.tun_name.clone(),
             addresses: config.tunnel_addresses.clone(),
-            services: config.services.clone(),
+            services: Arc::new(Mutex::new(config.services.clone())),
             names: names.clone(),
         }
+    }
+
+    /// The services, to be replaced when they change.
+    pub(super) fn services(&self) -> Services {
+        Arc::clone(&self.services)
     }
 
     pub(super) fn with(self, commands: CommandSender<Machine>) -> OpenDesk {
@@ -60,8 +69,13 @@ impl Desk {
         report.interface.name.clone_from(&self.interface);
         report.interface.addresses.clone_from(&self.addresses);
         let is_on = self.names.mode != DnsMode::Off;
+        let services = self
+            .services
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for service in &mut report.services {
-            let Some(own) = self.services.iter().find(|own| own.id.as_str() == service.id) else {
+            let Some(own) = services.iter().find(|own| own.id.as_str() == service.id) else {
                 continue;
             };
             service.addresses.clone_from(&own.virtual_addresses);

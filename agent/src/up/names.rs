@@ -73,7 +73,7 @@ impl Names {
     }
 }
 
-fn zone(config: &Config) -> Zone {
+pub(super) fn zone(config: &Config) -> Zone {
     let services = config.services.iter();
     Zone::new(services.map(|service| (&service.id, service.virtual_addresses.as_slice())))
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Test;
 use crate::lab::process::Process;
-use crate::lab::programs::{ALL, ECHO, INNER, WEB, agent_config};
+use crate::lab::programs::{ALL, ECHO, INNER, OTHER, Service, WEB, agent_config};
 use crate::lab::wait_until;
 use crate::lab::world::{PATIENCE, World};
 
@@ -22,6 +22,7 @@ pub(super) const TESTS: &[Test] = &[
     ("a_killed_agent_leaves_nothing_behind", killed),
     ("systemd_resolved_is_told_and_told_back", resolved),
     ("what_is_in_the_way_is_named", conflicts),
+    ("a_reload_changes_routes_and_names", reloaded),
 ];
 
 /// Devices of this world; names are on the second.
@@ -399,4 +400,47 @@ fn up_without_names(world: &World) -> Result<Process> {
     let mut agent = start(world, "plain", &json!({}), &[])?;
     agent.wait_for(&format!("registered {0} of {0} services", ALL.len()), PATIENCE)?;
     Ok(agent)
+}
+
+fn reloaded(world: &mut World) -> Result<()> {
+    let conf = ResolvConf::new(world, BEFORE)?;
+    let write = |services: &[Service]| {
+        let mut config = agent_config(&world.pki(), &format!("device{DEVICE}"), services);
+        if let Some(members) = config.as_object_mut() {
+            members.insert("dns".to_owned(), json!({ "mode": "resolvconf" }));
+        }
+        world.write_config("reloaded", &config)
+    };
+    let words = world.programs.agent(&write(&[ECHO, WEB])?);
+    let mut agent = world.start("reloaded", world.device(DEVICE)?, &words)?;
+    agent.wait_for("registered 2 of 2 services", PATIENCE)?;
+    expect(world, "other.ztna A", &["status: NXDOMAIN"])?;
+    write(&[ECHO, OTHER])?;
+    agent.signal(Signal::HUP)?;
+    agent.wait_for("2 services, 1 new, 0 changed, 1 removed", PATIENCE)?;
+    expect(
+        world,
+        "other.ztna A",
+        &["status: NOERROR", &OTHER.address.to_string()],
+    )?;
+    expect(world, "web.ztna A", &["status: NXDOMAIN"])?;
+    let routes = world.device(DEVICE)?.ip("route show dev ztna0")?;
+    let has = |service: Service| routes.contains(&format!("{} ", service.address));
+    ensure!(has(ECHO) && has(OTHER) && !has(WEB), "{routes}");
+    let (good, said) = world.run(DEVICE, &format!("ping -n -c 1 -W 5 {}", ECHO.address), PATIENCE)?;
+    ensure!(good, "{said}");
+    // A bad one changes nothing: the address of the new service is this host's.
+    let device = world.device(DEVICE)?;
+    device.ip(&format!("address add {}/32 dev lo", WEB.address))?;
+    write(&[ECHO, OTHER, WEB])?;
+    agent.wait_for(
+        "not reloaded, the one before keeps running: service web",
+        PATIENCE,
+    )?;
+    device.ip(&format!("address del {}/32 dev lo", WEB.address))?;
+    expect(world, "other.ztna A", &["status: NOERROR"])?;
+    agent.signal(Signal::TERM)?;
+    ensure!(agent.wait(PATIENCE)?.success(), "{}", agent.last_words());
+    ensure!(conf.text() == BEFORE, "not put back: {}", conf.text());
+    Ok(())
 }
