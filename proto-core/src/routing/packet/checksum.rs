@@ -19,14 +19,17 @@ pub(super) struct Sum(u64);
 impl Sum {
     /// Adds bytes, padded with a zero byte if their number is odd.
     pub(super) fn add(mut self, bytes: &[u8]) -> Self {
-        // 32-bit words sum to the same residue as 16-bit words, since 2^16 is 1 modulo 2^16 - 1. At most 2^14 of them
-        // come from one packet, far from the range of the accumulator.
+        // 32-bit words sum to the same residue as 16-bit words, since 2^16 is 1 modulo 2^16 - 1, and the sum of swapped
+        // words is the swapped sum (RFC 1071 §2 (B)), so that the loop takes words as the machine has them. At most 2^14
+        // of them come from one packet, far from the range of the accumulator.
+        let mut native = Self::default();
         let mut words = bytes.chunks_exact(4);
         for word in &mut words {
             if let Ok(word) = word.try_into() {
-                self.0 += u64::from(u32::from_be_bytes(word));
+                native.0 += u64::from(u32::from_ne_bytes(word));
             }
         }
+        self.0 += u64::from(u16::from_be(native.fold()));
         for (at, byte) in words.remainder().iter().enumerate() {
             self.0 += u64::from(*byte) << (8 * ((at + 1) % 2));
         }
