@@ -215,13 +215,16 @@ pub(crate) fn ask(path: &Path, command: Command) -> Result<Option<(Answer, UnixS
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
         Err(error) => {
-            return match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
-                io::ErrorKind::PermissionDenied => Err(Failure::Start(format!(
+            let is = |kind| error.kind() == kind;
+            if is(io::ErrorKind::NotFound) || is(io::ErrorKind::ConnectionRefused) {
+                return Ok(None);
+            }
+            if is(io::ErrorKind::PermissionDenied) {
+                return Err(Failure::Start(format!(
                     "{shown}: it belongs to another user; ask as that user, or as root"
-                ))),
-                _ => Err(failed(error)),
-            };
+                )));
+            }
+            return Err(failed(error));
         }
     };
     let pid = rustix::net::sockopt::socket_peercred(&stream)

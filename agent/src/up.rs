@@ -143,12 +143,15 @@ fn interface(config: &Config) -> Result<Tun, Failure> {
     let mut tun = Tun::create(&wanted)?;
     for service in &config.services {
         for address in &service.virtual_addresses {
-            tun.add_route(host(*address)).map_err(|error| match error {
-                TunError::Conflict(what) => Failure::Start(format!(
-                    "service {}: {what}; remove that, or choose another virtual address",
-                    service.id
-                )),
-                error => error.into(),
+            tun.add_route(host(*address)).map_err(|error| {
+                if let TunError::Conflict(what) = error {
+                    Failure::Start(format!(
+                        "service {}: {what}; remove that, or choose another virtual address",
+                        service.id
+                    ))
+                } else {
+                    error.into()
+                }
             })?;
         }
     }

@@ -69,67 +69,8 @@ impl Snapshot for ConnectorSnapshot {
             registered.count() as u64,
         );
         backends(services, text);
-        text.gauge(
-            "ztna_connector_tcp_buffered_bytes",
-            "Memory that the buffers of TCP sessions hold now.",
-            netstack.tcp_buffered,
-        );
+        flows(netstack, text);
         let mut counter = |name: &str, help: &str, value| text.counter(name, help, value);
-        counter(
-            "ztna_connector_tcp_retransmits_total",
-            "TCP segments sent to agents again.",
-            netstack.tcp_retransmits,
-        );
-        counter(
-            "ztna_connector_tcp_timeouts_total",
-            "TCP retransmission timeouts.",
-            netstack.tcp_timeouts,
-        );
-        counter(
-            "ztna_connector_backend_retries_total",
-            "Flows that were tried over with another backend.",
-            netstack.retried,
-        );
-        counter(
-            "ztna_connector_ended_flows_total",
-            "Flows ended because their service, its list or their agent changed.",
-            netstack.ended,
-        );
-        counter(
-            "ztna_connector_forwarded_packets_total",
-            "UDP payloads and TCP segments with payload taken from agents.",
-            netstack.forwarded_packets,
-        );
-        counter(
-            "ztna_connector_forwarded_bytes_total",
-            "Payload bytes handed to backends.",
-            netstack.forwarded_bytes,
-        );
-        counter(
-            "ztna_connector_returned_bytes_total",
-            "Payload bytes taken from backends.",
-            netstack.returned_bytes,
-        );
-        counter(
-            "ztna_connector_tcp_sessions_total",
-            "TCP sessions begun.",
-            netstack.tcp_sessions,
-        );
-        counter(
-            "ztna_connector_tcp_errors_total",
-            "TCP sessions whose backend could not be reached or that broke.",
-            netstack.tcp_errors,
-        );
-        counter(
-            "ztna_connector_udp_flows_total",
-            "UDP flows begun.",
-            netstack.udp_flows,
-        );
-        counter(
-            "ztna_connector_echoes_total",
-            "ICMP echo requests answered.",
-            netstack.echoes,
-        );
         counter(
             "ztna_connector_received_packets_total",
             "Packets from agents.",
@@ -173,6 +114,71 @@ impl Snapshot for ConnectorSnapshot {
             uptime,
         );
     }
+}
+
+/// What the network stack carries.
+fn flows(netstack: &NetstackStats, text: &mut Exposition) {
+    text.gauge(
+        "ztna_connector_tcp_buffered_bytes",
+        "Memory that the buffers of TCP sessions hold now.",
+        netstack.tcp_buffered,
+    );
+    let mut counter = |name: &str, help: &str, value| text.counter(name, help, value);
+    counter(
+        "ztna_connector_tcp_retransmits_total",
+        "TCP segments sent to agents again.",
+        netstack.tcp_retransmits,
+    );
+    counter(
+        "ztna_connector_tcp_timeouts_total",
+        "TCP retransmission timeouts.",
+        netstack.tcp_timeouts,
+    );
+    counter(
+        "ztna_connector_backend_retries_total",
+        "Flows that were tried over with another backend.",
+        netstack.retried,
+    );
+    counter(
+        "ztna_connector_ended_flows_total",
+        "Flows ended because their service, its list or their agent changed.",
+        netstack.ended,
+    );
+    counter(
+        "ztna_connector_forwarded_packets_total",
+        "UDP payloads and TCP segments with payload taken from agents.",
+        netstack.forwarded_packets,
+    );
+    counter(
+        "ztna_connector_forwarded_bytes_total",
+        "Payload bytes handed to backends.",
+        netstack.forwarded_bytes,
+    );
+    counter(
+        "ztna_connector_returned_bytes_total",
+        "Payload bytes taken from backends.",
+        netstack.returned_bytes,
+    );
+    counter(
+        "ztna_connector_tcp_sessions_total",
+        "TCP sessions begun.",
+        netstack.tcp_sessions,
+    );
+    counter(
+        "ztna_connector_tcp_errors_total",
+        "TCP sessions whose backend could not be reached or that broke.",
+        netstack.tcp_errors,
+    );
+    counter(
+        "ztna_connector_udp_flows_total",
+        "UDP flows begun.",
+        netstack.udp_flows,
+    );
+    counter(
+        "ztna_connector_echoes_total",
+        "ICMP echo requests answered.",
+        netstack.echoes,
+    );
 }
 
 /// Which services are published, and which backends take sessions.

@@ -111,27 +111,7 @@ impl Snapshot for IntermediateSnapshot {
             "Observed addresses told to clients.",
             stats.observed_sent,
         );
-        text.counter(
-            "ztna_connections_accepted_total",
-            "Connections accepted.",
-            pool.accepted,
-        );
-        text.counter("ztna_retries_total", "Retry packets sent.", pool.retries_sent);
-        text.counter(
-            "ztna_retry_tokens_validated",
-            "Retry tokens that proved an address.",
-            pool.tokens_valid,
-        );
-        text.counter(
-            "ztna_retry_token_failures",
-            "Retry tokens that did not.",
-            pool.tokens_invalid,
-        );
-        text.counter(
-            "ztna_stateless_resets_total",
-            "Stateless resets sent.",
-            pool.resets_sent,
-        );
+        front_door(pool, text);
         text.counter(
             "ztna_stream_bytes_discarded_total",
             "Bytes of v1 signalling streams, which nobody reads yet.",
@@ -151,6 +131,31 @@ impl Snapshot for IntermediateSnapshot {
         text.shell(&self.shell);
         text.seconds("ztna_uptime_seconds", "Seconds since the start.", uptime);
     }
+}
+
+/// What happens before a client has a connection.
+fn front_door(pool: &PoolStats, text: &mut Exposition) {
+    text.counter(
+        "ztna_connections_accepted_total",
+        "Connections accepted.",
+        pool.accepted,
+    );
+    text.counter("ztna_retries_total", "Retry packets sent.", pool.retries_sent);
+    text.counter(
+        "ztna_retry_tokens_validated",
+        "Retry tokens that proved an address.",
+        pool.tokens_valid,
+    );
+    text.counter(
+        "ztna_retry_token_failures",
+        "Retry tokens that did not.",
+        pool.tokens_invalid,
+    );
+    text.counter(
+        "ztna_stateless_resets_total",
+        "Stateless resets sent.",
+        pool.resets_sent,
+    );
 }
 
 /// Exhaustive, so that a new counter cannot be forgotten.

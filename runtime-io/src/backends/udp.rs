@@ -111,12 +111,12 @@ fn next_queued(socket: &Socket) -> Option<Option<BackendUnreachable>> {
     let mut prohibited = None;
     for entry in message.cmsgs().into_iter().flatten() {
         // A filter on the way: RFC 1812 §5.2.7.1 codes 9, 10 and 13; RFC 4443 §3.1 code 1.
-        let filtered = match entry {
-            ControlMessageOwned::Ipv4RecvErr(error, _) => {
-                error.ee_type == 3 && matches!(error.ee_code, 9 | 10 | 13)
-            }
-            ControlMessageOwned::Ipv6RecvErr(error, _) => error.ee_type == 1 && error.ee_code == 1,
-            _ => false,
+        let filtered = if let ControlMessageOwned::Ipv4RecvErr(error, _) = entry {
+            error.ee_type == 3 && matches!(error.ee_code, 9 | 10 | 13)
+        } else if let ControlMessageOwned::Ipv6RecvErr(error, _) = entry {
+            error.ee_type == 1 && error.ee_code == 1
+        } else {
+            false
         };
         if filtered {
             prohibited = Some(BackendUnreachable::Prohibited);

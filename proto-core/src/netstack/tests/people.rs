@@ -123,10 +123,10 @@ fn another_agent_behind_the_same_addresses_does_not_inherit_the_flow() {
     let mut closed = Vec::new();
     let mut opened = Vec::new();
     while let Some(request) = stack.poll_backend() {
-        match request {
-            ToBackend::Close { flow } => closed.push(flow),
-            ToBackend::Open { flow, .. } => opened.push(flow),
-            _ => {}
+        if let ToBackend::Close { flow } = request {
+            closed.push(flow);
+        } else if let ToBackend::Open { flow, .. } = request {
+            opened.push(flow);
         }
     }
     assert_eq!(closed, [hers]);

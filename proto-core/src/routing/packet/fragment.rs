@@ -167,7 +167,7 @@ pub fn split(packet: &[u8], mtu: usize, id: u32, out: &mut dyn FnMut(Vec<u8>)) -
         let mut fragment = Vec::with_capacity(overhead + part.len());
         fragment.extend_from_slice(header);
         if v4 {
-            let flags = offset / UNIT as u16 | if more { IPV4_MORE } else { 0 };
+            let flags = (offset / UNIT as u16) | if more { IPV4_MORE } else { 0 };
             let fields = [
                 (IPV4_LENGTH, (overhead + part.len()) as u16),
                 (IPV4_ID, id as u16),
