@@ -1,8 +1,8 @@
 //! How a connector's services are served: which backends they have, which of them take sessions, and who may come.
 //!
-//! It decides, for every new flow, whether somebody listens on its port and which backend gets it ([`targets`]); when a
+//! It decides, for every new flow, whether somebody listens on its port and which backend gets it (`targets`); when a
 //! backend is asked whether it is well and what the answers mean ([`health`]); when a host name is looked up again
-//! ([`names`]); what a backend is told about the agent ([`proxy`]) and who is let in ([`access`]). It opens no socket and
+//! (`names`); what a backend is told about the agent ([`proxy`]) and who is let in ([`access`]). It opens no socket and
 //! asks no resolver: what there is to ask is handed to the shell as an [`Ask`](crate::backend::Ask), and the shell
 //! answers. Nothing here is on the path of a packet whose flow is known.
 

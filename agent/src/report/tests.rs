@@ -87,19 +87,13 @@ fn collect(prefix: &str, value: &serde_json::Value, fields: &mut Vec<String>) {
     if prefix == "dns.questions." || prefix == "dropped." {
         return;
     }
-    match value {
-        serde_json::Value::Object(members) => {
-            for (key, member) in members {
-                fields.push(format!("{prefix}{key}"));
-                collect(&format!("{prefix}{key}."), member, fields);
-            }
-        }
-        serde_json::Value::Array(values) => {
-            let below = prefix.trim_end_matches('.');
-            if let Some(first @ serde_json::Value::Object(_)) = values.first() {
-                collect(&format!("{below}[]."), first, fields);
-            }
-        }
-        _ => {}
+    for (key, member) in value.as_object().into_iter().flatten() {
+        fields.push(format!("{prefix}{key}"));
+        collect(&format!("{prefix}{key}."), member, fields);
+    }
+    if let Some(first) = value.as_array().and_then(|values| values.first())
+        && first.is_object()
+    {
+        collect(&format!("{}[].", prefix.trim_end_matches('.')), first, fields);
     }
 }
