@@ -14,7 +14,7 @@ use crate::rootless::{
 /// Flags of `ztna forward`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ForwardArgs {
-    /// A port of a service: web-app:8080, [fd00::1]:80, dns:53/udp; the first --listen belongs to the first, and so on
+    /// A port of a service: web-app:8080, 10.100.0.1:80, dns:53/udp; the first --listen belongs to the first, and so on
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
 

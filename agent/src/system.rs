@@ -1,6 +1,6 @@
 //! What `ztna up` changes on this host beside its interface, and how that is put back, whatever happens to the process.
 //!
-//! Every change stands in a journal before it is made ([`journal`]). The journal is worked off by whoever comes first:
+//! Every change stands in a journal before it is made (`journal`). The journal is worked off by whoever comes first:
 //! the process itself at its end, its guard when it died ([`guard`]), or the next `ztna up` or `ztna down`. Working it
 //! off twice does no harm: what is not ours any more is left alone.
 

@@ -7,7 +7,7 @@
 //!
 //! To use it, a program starts a [`Reload`] where it has a `CommandSender`, with a closure that loads and parses its
 //! settings, hands them to its machine (`commands.send(|context| context.machine.reconfigure(…))`) and returns what it
-//! did; it calls [`Reload::wanted`] at `Notice::Reload`, sets `Snapshot::RELOADS`, and calls [`write`] in
+//! did; it calls [`Reload::wanted`] at `Notice::Reload`, sets `Snapshot::RELOADS`, and calls [`write()`] in
 //! `Snapshot::write`.
 
 use std::hash::{DefaultHasher, Hasher as _};
