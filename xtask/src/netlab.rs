@@ -10,6 +10,7 @@ mod hostile;
 mod instruments;
 mod names;
 mod restart;
+mod services;
 mod traffic;
 mod wired;
 
@@ -154,6 +155,15 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
             },
         );
         tally += group.run(runtime, wired::TESTS);
+        let group = Group::new(
+            &format!("services-{runtime}"),
+            options,
+            |programs: Programs, scratch| {
+                programs.check()?;
+                World::new(programs, services::DEVICES, scratch)
+            },
+        );
+        tally += group.run(runtime, services::TESTS);
     }
     Ok(tally)
 }

@@ -13,6 +13,7 @@ mod knock;
 mod latency;
 mod loris;
 pub(crate) mod payload;
+mod proxied;
 mod sizes;
 mod tcp;
 pub(crate) mod wire;
@@ -32,6 +33,7 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
         "udp-flow" => flow::main(args)?,
         "udp-latency" => latency::main(args)?,
         "http" => http::main(args)?,
+        "proxied" => proxied::main(args)?,
         "wire" => wire::main(args)?,
         "tcp-server" => tcp::serve(args)?,
         "tcp-sessions" => tcp::many(args)?,
