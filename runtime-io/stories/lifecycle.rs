@@ -30,8 +30,10 @@ pub(crate) fn fires_timers_in_order<R: Runtime>() {
     }
     let report = running.stop();
     assert_eq!(report.outcome, Outcome::Drained);
+    // A host that stalls lets several fall due together; none wakes the loop without being due.
+    let wakes = report.stats.wakes.values().sum::<u64>();
     assert!(
-        report.stats.wakes.values().sum::<u64>() >= 4,
+        (1..=timers.len() as u64).contains(&wakes),
         "{:?}",
         report.stats.wakes
     );
