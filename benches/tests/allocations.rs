@@ -73,7 +73,8 @@ fn nothing_is_allocated_per_datagram_over_the_stand_in() {
 }
 
 /// The adapter to quiche lies inside the seam, so it is compared from outside: the whole relay asks for memory no more
-/// often than quiche does when it relays the same batches alone.
+/// often than quiche does when it relays the same batches alone. The rounds of quiche's congestion control begin at other
+/// packets in the two, which is worth an allocation now and then; one of ours would be one per DATAGRAM.
 #[test]
 fn the_whole_relay_allocates_no_more_than_quiche_alone() {
     let whole = in_virtual_time::<Quiche>(1, 32).allocations.total();
@@ -87,7 +88,7 @@ fn the_whole_relay_allocates_no_more_than_quiche_alone() {
     }
     let alone = cost.allocations.total();
     assert!(
-        whole <= alone,
+        whole <= alone + TURNS * 32 / 100,
         "{whole} by the relay, {alone} by quiche alone, for {} DATAGRAMs",
         TURNS * 32
     );

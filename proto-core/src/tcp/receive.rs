@@ -163,6 +163,10 @@ impl Connection {
 
     /// RFC 5961 §3.2: only a reset at the very next byte is believed.
     fn receive_reset(&mut self, start: u64, beyond: bool, now: Micros) {
+        // Both have ended in order; a peer that remembers nothing of it takes nothing back (RFC 1337 §3).
+        if self.state == State::TimeWait {
+            return;
+        }
         if start == self.rx.next() {
             self.peer_reset = true;
             self.rx.clear();
