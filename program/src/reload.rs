@@ -42,9 +42,11 @@ impl Reload {
     /// Starts the thread. Without a file, only [`Reload::wanted`] has an effect.
     pub fn start(file: Option<PathBuf>, attempt: Attempt) -> Self {
         let (sender, wanted) = mpsc::sync_channel(1);
+        // Looked at before the thread runs: what is written in between is news.
+        let loaded = file.as_deref().and_then(fingerprint);
         let spawned = std::thread::Builder::new()
             .name("reload".to_owned())
-            .spawn(move || watch(file.as_deref(), &wanted, attempt));
+            .spawn(move || watch(file.as_deref(), loaded, &wanted, attempt));
         match spawned {
             Ok(_) => Self(Some(sender)),
             Err(error) => {
@@ -80,9 +82,8 @@ pub fn write(text: &mut Exposition) {
     );
 }
 
-fn watch(file: Option<&Path>, wanted: &Receiver<()>, mut attempt: Attempt) {
+fn watch(file: Option<&Path>, mut loaded: Option<u64>, wanted: &Receiver<()>, mut attempt: Attempt) {
     let look = || file.and_then(fingerprint);
-    let mut loaded = look();
     let mut seen = loaded;
     loop {
         match wanted.recv_timeout(LOOK) {

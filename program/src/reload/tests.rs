@@ -81,7 +81,7 @@ fn the_watch_ends_with_the_last_who_could_ask() {
     let (sender, wanted) = mpsc::sync_channel::<()>(1);
     drop(sender);
     let start = Instant::now();
-    watch(None, &wanted, Box::new(|| Ok(String::new())));
+    watch(None, None, &wanted, Box::new(|| Ok(String::new())));
     assert!(start.elapsed() < PATIENCE);
     reload.wanted();
     assert!(tries.recv_timeout(PATIENCE).is_ok());
