@@ -21,17 +21,20 @@ pub(super) fn main(args: &mut Args) -> Result<()> {
     println!("ready on {bind}");
     for stream in listener.incoming().flatten() {
         thread::spawn(move || {
-            if let Err(error) = serve(&stream) {
-                println!("refused: {error:#}");
+            match read_header(&mut &stream) {
+                Ok(who) => {
+                    println!("{who}");
+                    // Who has heard enough may leave at any time: a health check reads no more than the status.
+                    let _ = answer(&stream, &who);
+                }
+                Err(error) => println!("refused: {error:#}"),
             }
         });
     }
     Ok(())
 }
 
-fn serve(mut stream: &TcpStream) -> Result<()> {
-    let who = read_header(&mut stream)?;
-    println!("{who}");
+fn answer(mut stream: &TcpStream, who: &str) -> std::io::Result<()> {
     let mut request = [0; 1024];
     if stream.read(&mut request)? == 0 {
         return Ok(());
@@ -40,8 +43,7 @@ fn serve(mut stream: &TcpStream) -> Result<()> {
         stream,
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{who}",
         who.len()
-    )?;
-    Ok(())
+    )
 }
 
 fn read_header(stream: &mut impl Read) -> Result<String> {
