@@ -39,6 +39,7 @@ pub const SCHEMA: Schema = Schema::new(
             "control",
             "dns.listen",
             "dns.mode",
+            "drain",
             "intermediate_server.host",
             "intermediate_server.port",
             "intermediate_server.server_name",

@@ -11,6 +11,7 @@ mod target;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use program::args::{self, Common, CommonArgs};
 use program::endpoint::IntermediateServer;
@@ -25,6 +26,9 @@ use crate::config::{DEFAULT_PATH, SCHEMA, tunnel_addresses};
 pub(crate) use listen::{Listening, address as check_listen, listen_datagrams, listen_streams, warn_beyond};
 pub(crate) use run::{Ending, run};
 pub(crate) use target::{Target, Transport};
+
+/// The longest end that can be asked for.
+const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
 
 /// Flags of every agent without a tunnel interface.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +53,11 @@ pub struct RootlessArgs {
     /// A service that the file does not have, with its virtual address if there is one; may be repeated
     #[arg(long, value_name = "ID[=ADDRESS]")]
     pub service: Vec<String>,
+
+    /// How long connections may go on after the first SIGTERM or SIGINT, 500ms, 5s, 2m; 0 resets them at once
+    /// [default: 5s; of ztna connect: 0] [env: ZTNA_DRAIN]
+    #[arg(long, value_name = "TIME")]
+    pub drain: Option<String>,
 }
 
 impl RootlessArgs {
@@ -57,6 +66,7 @@ impl RootlessArgs {
         flags.set("intermediate_server", self.intermediate_server.as_ref());
         flags.set("server_name", self.server_name.as_ref());
         flags.set("tunnel_address", self.tunnel_address.as_ref());
+        flags.set("drain", self.drain.as_ref());
         flags
     }
 
@@ -76,6 +86,8 @@ pub(crate) struct Config {
     /// Services with the addresses that are configured for them, if any.
     services: Vec<AgentService>,
     tunnel_addresses: Vec<IpAddr>,
+    /// How long running streams may go on after the end was asked for, if anything was said about it.
+    pub(crate) drain: Option<Duration>,
 }
 
 impl Config {
@@ -92,6 +104,7 @@ impl Config {
             server,
             services: listed.into_iter().map(of_file).collect(),
             tunnel_addresses,
+            drain: settings.optional("drain", |input| input.duration(Duration::ZERO, LONGEST_DRAIN))?,
         };
         for text in extra {
             config.add(text)?;

@@ -18,7 +18,9 @@ use program::tls::{self, End};
 use proto_core::agent::Agent;
 use proto_core::link::LinkEvent;
 use proto_core::quic::quiche::QuicheProvider;
-use runtime_io::{CommandSender, Handler, Notice, Prefix, Shell, Tun, TunConfig, TunError, TunSide};
+use runtime_io::{
+    CommandSender, Handler, Notice, Prefix, RunConfig, Shell, Tun, TunConfig, TunError, TunSide,
+};
 
 use crate::NAME;
 use crate::config::{self, Config, DEFAULT_PATH, SCHEMA, UpArgs};
@@ -81,7 +83,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     };
     let ended = station::run::<AgentSnapshot, TunSide>(
         &config.common,
-        Shell::new(machine, udp, side),
+        RunConfig::new(Shell::new(machine, udp, side)),
         listener,
         |commands| {
             match control.serve(desk.with(commands.clone())) {

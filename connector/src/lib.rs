@@ -24,7 +24,7 @@ use program::tls::{self, End};
 use program::{args, station};
 use proto_core::connector::{Connector, ConnectorNews};
 use proto_core::quic::quiche::QuicheProvider;
-use runtime_io::{BackendLimits, BackendSide, CommandSender, Handler, Notice, Shell};
+use runtime_io::{BackendLimits, BackendSide, CommandSender, Handler, Notice, RunConfig, Shell};
 
 use config::{Args, Config};
 use reloading::Reloading;
@@ -82,7 +82,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let side = BackendSide::new(BackendLimits::default()).with_resolver(resolve);
     station::run::<ConnectorSnapshot, BackendSide>(
         &common,
-        Shell::new(machine, udp, side),
+        RunConfig::new(Shell::new(machine, udp, side)),
         listener,
         |commands| {
             lookups.serve(commands);

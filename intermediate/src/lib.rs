@@ -18,7 +18,7 @@ use program::{args, station};
 use proto_core::intermediate::Intermediate;
 use proto_core::quic::identity::SanAuthority;
 use proto_core::quic::quiche::QuicheProvider;
-use runtime_io::{Shell, UdpConfig, UdpEndpoint};
+use runtime_io::{RunConfig, Shell, UdpConfig, UdpEndpoint};
 
 use config::{Args, Config};
 
@@ -70,7 +70,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     );
     station::run::<snapshot::IntermediateSnapshot, ()>(
         &config.common,
-        Shell::new(machine, udp, ()),
+        RunConfig::new(Shell::new(machine, udp, ())),
         listener,
         |_| Box::new(events::tell),
         move |_| log::info!("{NAME} ready on {address}"),

@@ -177,6 +177,7 @@ const EVERYWHERE: &[&str] = &[
     "disable_retry",
     "dns.listen",
     "dns.mode",
+    "drain",
     "external_ip",
     "intermediate_server",
     "limits.connections",

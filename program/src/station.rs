@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proto_core::machine::Machine;
 use runtime_io::{
-    CommandSender, Context, Handler, Notice, Outcome, RunConfig, Shell, ShellStats, Side, command_channel,
+    CommandSender, Context, Handler, Notice, Outcome, RunConfig, ShellStats, Side, command_channel,
 };
 
 use crate::args::{Common, Runtime};
@@ -96,7 +96,7 @@ pub fn listen(common: &Common) -> Result<Option<TcpListener>, Failure> {
     Ok(common.metrics.map(http::listen).transpose()?)
 }
 
-/// Runs a machine to its end.
+/// Runs a machine to its end; its ear and its commands are set here.
 ///
 /// `attend` makes the ear of the program, with a way to send commands; `ready` runs as soon as the shell turns, with
 /// signals handled from then on.
@@ -105,7 +105,7 @@ pub fn listen(common: &Common) -> Result<Option<TcpListener>, Failure> {
 /// If the shell cannot go on, or was told twice to end.
 pub fn run<S, D>(
     common: &Common,
-    shell: Shell<S::Machine, D>,
+    mut config: RunConfig<S::Machine, D>,
     listener: Option<TcpListener>,
     attend: impl FnOnce(&CommandSender<S::Machine>) -> Handler<S::Machine>,
     ready: impl FnOnce(Context<'_, S::Machine>) + Send + 'static,
@@ -134,7 +134,6 @@ where
         };
         http::serve(listener, station).map_err(|error| failed("serve metrics", error))?;
     }
-    let mut config = RunConfig::new(shell);
     config.commands = Some(receiver);
     config.handler = Box::new(move |notice, context| {
         match &notice {

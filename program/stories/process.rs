@@ -141,10 +141,20 @@ impl Running {
         }
     }
 
-    /// Sends a signal and waits for the end; also returns what was logged.
-    pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, String) {
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a process id");
         kill_process(Pid::from_raw(pid).expect("a process id"), signal).expect("a signal");
+    }
+
+    /// Sends a signal and waits for the end; also returns what was logged.
+    pub(crate) fn end(self, signal: Signal) -> (ExitStatus, String) {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits for the end; also returns what was logged.
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + PATIENCE;
         // The log ends when the process does.
         while let Ok(line) = self

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::config::limits::{MAX_UDP_PAYLOAD, TunnelLimits};
+use crate::config::limits::{MAX_UDP_PAYLOAD, SEND_QUEUE, TunnelLimits};
 use crate::config::{AgentConfig, AgentService};
 use crate::id::{ServiceId, ServiceIndex};
 use crate::link::{Link, LinkEvent, LinkStats};
@@ -199,6 +199,12 @@ impl<Q: Provider> Agent<Q> {
         self.link
             .connection()
             .map_or(0, |id| self.pool.datagram_space(id))
+    }
+
+    /// Whether packets wait for their turn on the connection: a close would leave them behind.
+    pub(crate) fn has_unsent(&self) -> bool {
+        let connection = self.link.connection();
+        connection.is_some_and(|id| self.pool.datagram_space(id) < SEND_QUEUE)
     }
 
     /// The largest packet to a service; `None` while it is not registered.

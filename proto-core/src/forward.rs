@@ -49,7 +49,10 @@ pub const NEGOTIATION_PATIENCE: Duration = Duration::from_secs(10);
 /// Silence after which a UDP flow is forgotten (RFC 4787 REQ-5 asks for two minutes at least).
 pub const UDP_IDLE: Duration = Duration::from_secs(150);
 
-/// How long the orderly end waits for bytes of programs that have ended.
+/// How long running streams may take to come to their end by themselves, unless something else is said.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long the orderly end waits for bytes of programs that have ended, and for resets of those that have not.
 const ENDING: Duration = Duration::from_secs(1);
 
 /// What local programs find at a listener.
@@ -101,6 +104,8 @@ pub struct ForwardConfig {
     pub listeners: Vec<Listens>,
     /// Table sizes.
     pub limits: ForwardLimits,
+    /// How long the orderly end waits for running streams to come to theirs; zero resets them at once.
+    pub drain: Duration,
 }
 
 /// Why a local connection did not reach its service.
@@ -205,6 +210,8 @@ pub struct ForwardStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     NotYet,
+    /// Nothing new is taken, and running streams go on, until then at most.
+    Draining(Instant),
     /// The last bytes leave, until then at most.
     Leaving(Instant),
     /// The agent says goodbye.
@@ -219,6 +226,7 @@ pub struct Forwarder<Q: Provider> {
     events: VecDeque<ForwardEvent>,
     events_dropped: u64,
     end: End,
+    drain: Duration,
     now: Instant,
 }
 
@@ -235,6 +243,7 @@ impl<Q: Provider> Forwarder<Q> {
             events: VecDeque::new(),
             events_dropped: 0,
             end: End::NotYet,
+            drain: config.drain,
             now,
         }
     }
@@ -313,13 +322,30 @@ impl<Q: Provider> Forwarder<Q> {
         while let Some(event) = self.stack.poll_event() {
             self.tell(event);
         }
-        if let End::Leaving(until) = self.end
-            && (until <= now || self.stack.is_empty())
-        {
-            self.end = End::Goodbye;
-            self.stack.abort_all(now);
-            self.agent.shut_down(now);
+        self.go_on_ending(now);
+    }
+
+    /// The next step of the orderly end, when it is time.
+    fn go_on_ending(&mut self, now: Instant) {
+        let (until, is_draining) = match self.end {
+            End::NotYet | End::Goodbye => return,
+            End::Draining(until) => (until, true),
+            End::Leaving(until) => (until, false),
+        };
+        // The goodbye would overtake what waits: the last acknowledgement of a stream, or its reset.
+        let is_over = self.stack.is_empty() && !self.agent.has_unsent();
+        if is_over || (now >= until && !is_draining) {
+            self.say_goodbye(now);
+        } else if now >= until {
+            self.stack.abort_running(now);
+            self.end = End::Leaving(now + ENDING);
         }
+    }
+
+    fn say_goodbye(&mut self, now: Instant) {
+        self.end = End::Goodbye;
+        self.stack.abort_all(now);
+        self.agent.shut_down(now);
     }
 
     fn tell(&mut self, event: ForwardEvent) {
@@ -382,7 +408,7 @@ impl<Q: Provider> Machine for Forwarder<Q> {
             });
         }
         let end = match self.end {
-            End::Leaving(until) => Some(until),
+            End::Draining(until) | End::Leaving(until) => Some(until),
             End::NotYet | End::Goodbye => None,
         };
         let stack = [self.stack.poll_timeout(), end].into_iter().flatten().min();
@@ -399,7 +425,7 @@ impl<Q: Provider> Machine for Forwarder<Q> {
             return;
         }
         self.stack.close(now);
-        self.end = End::Leaving(now + ENDING);
+        self.end = End::Draining(now + self.drain);
         self.pump(now);
     }
 

@@ -53,7 +53,9 @@ stories! {
         a_reset_passes_in_both_directions
         each_way_not_to_reach_a_service_is_told_apart
         socks_reaches_by_name_and_says_no_by_number
-        datagrams_of_any_size_find_their_way_back;
+        datagrams_of_any_size_find_their_way_back
+        the_end_waits_for_running_streams_and_takes_no_new_ones
+        the_end_waits_no_longer_than_it_was_told;
     relay:
         clients_are_told_where_they_are_seen
         a_moved_client_is_told_its_new_address

@@ -205,11 +205,11 @@ impl<M: Machine, S: Side<M>> Driver<M, S> {
         self.shell.input(ready, reactor, now)?;
         let mut ending = self.take_signals(ready, now);
         let more_commands = self.run_commands(ready, &mut ending, now);
-        self.begin_end(ending, now);
+        self.begin_end(ending, reactor, now);
         let mut ending = false;
         let mut sleep = self.shell.drain(reactor, &mut self.handler, &mut ending, now)?;
         if ending && self.end == End::NotYet {
-            self.begin_end(true, now);
+            self.begin_end(true, reactor, now);
             sleep = Sleep::Not;
         }
         if more_commands {
@@ -274,11 +274,13 @@ impl<M: Machine, S: Side<M>> Driver<M, S> {
         true
     }
 
-    fn begin_end(&mut self, wanted: bool, now: Instant) {
+    fn begin_end(&mut self, wanted: bool, reactor: &mut dyn Reactor, now: Instant) {
         if !wanted || self.end != End::NotYet {
             return;
         }
         self.end = End::Until(now + self.grace);
+        // Who is told of the end can be sure that nobody new comes in.
+        self.shell.side.shut_down(reactor);
         let mut ignored = false;
         let context = Context {
             machine: &mut self.shell.machine,

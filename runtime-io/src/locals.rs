@@ -87,6 +87,8 @@ enum DoorKind {
     Datagram(Datagrams),
     /// The standard streams, until they are taken.
     Standard(Option<FlowId>),
+    /// Nobody comes in here any more.
+    Closed,
 }
 
 #[derive(Debug)]
@@ -217,6 +219,7 @@ impl LocalSide {
                 false
             }
             DoorKind::Stream(_) => self.take_connections(index, machine, context),
+            DoorKind::Closed => false,
         }
     }
 
@@ -396,7 +399,9 @@ impl LocalSide {
                             .map(|door| &mut door.kind)
                         {
                             Some(DoorKind::Datagram(socket)) => Some(socket),
-                            Some(DoorKind::Stream(_) | DoorKind::Standard(_)) | None => None,
+                            Some(DoorKind::Stream(_) | DoorKind::Standard(_) | DoorKind::Closed) | None => {
+                                None
+                            }
                         }
                     }
                     DatagramSocket::Relay(flow) => self.slot(flow).and_then(|slot| slot.relay.as_mut()),
@@ -481,7 +486,7 @@ impl<M: Locals> Side<M> for LocalSide {
             match &door.kind {
                 DoorKind::Stream(listener) => reactor.register(token, listener.as_fd(), Interest::Read)?,
                 DoorKind::Datagram(socket) => reactor.register(token, socket.as_fd(), Interest::Read)?,
-                DoorKind::Standard(_) => {}
+                DoorKind::Standard(_) | DoorKind::Closed => {}
             }
             self.knock(index);
         }
@@ -495,7 +500,7 @@ impl<M: Locals> Side<M> for LocalSide {
         let Some(rest) = index.checked_sub(self.base) else {
             let standard = self.doors.iter().find_map(|door| match door.kind {
                 DoorKind::Standard(flow) => flow,
-                DoorKind::Stream(_) | DoorKind::Datagram(_) => None,
+                DoorKind::Stream(_) | DoorKind::Datagram(_) | DoorKind::Closed => None,
             });
             if let Some(Slot {
                 end: LocalEnd::Pipes(stream),
@@ -572,6 +577,16 @@ impl<M: Locals> Side<M> for LocalSide {
         }
         context.stats.locals.open = self.open as u64;
         Ok(moved)
+    }
+
+    /// Whoever connects from now on is refused. Datagrams are let in to the end, for the sake of the answers.
+    fn shut_down(&mut self, reactor: &mut dyn Reactor) {
+        for (index, door) in self.doors.iter_mut().enumerate() {
+            if let DoorKind::Stream(listener) = &door.kind {
+                reactor.deregister(Token::of_side(index as u32), listener.as_fd());
+                door.kind = DoorKind::Closed;
+            }
+        }
     }
 
     fn wants_turn(&self, _: &M) -> bool {

@@ -85,7 +85,7 @@ pub struct Shell<M, S> {
     pub(crate) machine: M,
     pub(crate) stats: ShellStats,
     udp: UdpEndpoint,
-    side: S,
+    pub(crate) side: S,
     pub(crate) budget: Budget,
 }
 

@@ -51,6 +51,9 @@ pub trait Side<M: Machine> {
     /// If the shell has to end.
     fn output(&mut self, machine: &mut M, context: SideContext<'_>) -> io::Result<bool>;
 
+    /// The orderly end begins: nothing new is to be let in.
+    fn shut_down(&mut self, _reactor: &mut dyn Reactor) {}
+
     /// Whether [`Side::input`] would get on at once, without another hint.
     fn wants_turn(&self, machine: &M) -> bool;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 use program::client::{self, LinkLog};
@@ -12,11 +12,13 @@ use program::resolve::Resolving;
 use program::settings::Settings;
 use program::station;
 use program::tls::{self, End};
-use proto_core::forward::{ForwardConfig, ForwardEvent, ForwardLimits, Forwarder, Listens, NotReached};
+use proto_core::forward::{
+    DRAIN, ForwardConfig, ForwardEvent, ForwardLimits, Forwarder, Listens, NotReached,
+};
 use proto_core::id::ServiceId;
 use proto_core::link::LinkEvent;
 use proto_core::quic::quiche::QuicheProvider;
-use runtime_io::{CommandSender, Handler, LocalListener, LocalSide, Notice, Shell};
+use runtime_io::{CommandSender, Handler, LocalListener, LocalSide, Notice, RunConfig, Shell};
 
 use super::Config;
 use super::snapshot::ForwardSnapshot;
@@ -68,6 +70,9 @@ pub(crate) fn run(
     let (listens, sockets): (Vec<Listens>, Vec<LocalListener>) = listeners(&config)?.into_iter().unzip();
     let side = LocalSide::new(sockets).map_err(|error| Failure::Run(format!("cannot listen: {error}")))?;
     let monitor = station::listen(&common)?;
+    // A person who ends the one stream of `ztna connect` means that stream.
+    let by_default = if ending.is_some() { Duration::ZERO } else { DRAIN };
+    let drain = config.drain.unwrap_or(by_default);
     let udp = client::bind(common.bind, 0)?;
     let local = udp.local_addr();
     let resolving = Resolving::start(&config.server.endpoint);
@@ -77,6 +82,7 @@ pub(crate) fn run(
         addresses: config.tunnel_addresses().to_vec(),
         listeners: listens,
         limits: ForwardLimits::default(),
+        drain,
     };
     let ids: Vec<ServiceId> = forward
         .agent
@@ -86,11 +92,13 @@ pub(crate) fn run(
         .collect();
     runtime_io::raise_descriptor_limit();
     let machine = Machine::new(forward, tls.provider, &runtime_io::seed()?, Instant::now());
+    let mut shell = RunConfig::new(Shell::new(machine, udp, side));
+    shell.grace += drain;
     station::run::<ForwardSnapshot, LocalSide>(
         &common,
-        Shell::new(machine, udp, side),
+        shell,
         monitor,
-        |commands| attend(commands, resolving, local, ids, ending),
+        |commands| attend(commands, resolving, local, ids, drain, ending),
         |_| {},
     )
 }
@@ -100,6 +108,7 @@ fn attend(
     resolving: Resolving,
     local: SocketAddr,
     ids: Vec<ServiceId>,
+    drain: Duration,
     ending: Option<Ending>,
 ) -> Handler<Machine> {
     let refresh = client::follow(resolving, local, commands, |machine: &mut Machine, addresses| {
@@ -113,6 +122,12 @@ fn attend(
             Notice::Event(event) => event,
             Notice::Ending => {
                 over = true;
+                let streams = context.machine.streams();
+                if streams > 0 && drain > Duration::ZERO {
+                    log::info!(
+                        "{NAME} lets {streams} connections end, for {drain:?} at most; a second signal ends it at once"
+                    );
+                }
                 return;
             }
             Notice::Reload => return,

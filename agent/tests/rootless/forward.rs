@@ -1,11 +1,11 @@
 //! `ztna forward`.
 
-use std::io::{ErrorKind, Read as _};
-use std::net::UdpSocket;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use rustix::process::Signal;
 
-use super::process::PATIENCE;
+use super::process::{PATIENCE, Running};
 use super::stage::{SIX, Stage, ask, count, dial, echo, local, nobody, pattern, serve, udp_echo};
 
 #[test]
@@ -97,7 +97,7 @@ fn a_refused_service_is_a_reset_and_so_is_one_that_breaks() {
     for address in at {
         let mut stream = dial(address);
         // The reset may be faster than these words.
-        let _ = std::io::Write::write_all(&mut stream, b"words");
+        let _ = stream.write_all(b"words");
         let mut heard = Vec::new();
         let error = stream.read_to_end(&mut heard).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -109,15 +109,65 @@ fn a_refused_service_is_a_reset_and_so_is_one_that_breaks() {
 #[test]
 fn a_program_that_is_early_is_served_as_soon_as_the_service_is_registered() {
     let stage = Stage::new("early", &[("web-app", serve(echo), "")]);
-    let mut running = super::process::Running::start(&mut stage.command(&[
-        "forward",
-        "--forward",
-        "127.0.0.1:0=web-app:80",
-    ]));
+    let mut running = Running::start(&mut stage.command(&["forward", "--forward", "127.0.0.1:0=web-app:80"]));
     // Nothing is registered yet: the first thing it does is to listen.
     let line = running.expect("ztna forward: ");
     let address = line.split(' ').next().unwrap().parse().unwrap();
     assert_eq!(ask(dial(address), b"early"), b"early");
     drop(running);
+    stage.end();
+}
+
+/// An agent that waits for its connections as long as it is told, and one connection that has reached the service.
+fn running(stage: &Stage, words: &[&str]) -> (Running, SocketAddr, TcpStream) {
+    let words: Vec<&str> = ["forward", "--forward", "127.0.0.1:0=web-app:80"]
+        .into_iter()
+        .chain(words.iter().copied())
+        .collect();
+    let (agent, at) = stage.agent(&words, 1);
+    let mut stream = dial(at[0]);
+    stream.write_all(b"first").unwrap();
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"first");
+    (agent, at[0], stream)
+}
+
+#[test]
+fn a_signal_ends_the_listening_and_lets_connections_end_by_themselves() {
+    let stage = Stage::new("drain", &[("web-app", serve(echo), "")]);
+    for (signal, runtime) in [(Signal::TERM, "mio"), (Signal::INT, "tokio")] {
+        let (mut agent, at, stream) = running(&stage, &["--drain", "10m", "--runtime", runtime]);
+        agent.signal(signal);
+        agent.expect("lets 1 connections end, for 600s at most");
+        let error = TcpStream::connect(at).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        let bytes = pattern(1_000_000);
+        assert!(ask(stream, &bytes) == bytes);
+        let (status, log) = agent.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
+    stage.end();
+}
+
+#[test]
+fn a_second_signal_and_the_end_of_patience_reset_what_still_runs() {
+    let stage = Stage::new("undrained", &[("web-app", serve(echo), "")]);
+    let reset = |mut stream: TcpStream| {
+        let error = stream.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    };
+    for drain in ["0", "200ms"] {
+        let (agent, _, stream) = running(&stage, &["--drain", drain]);
+        let (status, log) = agent.end(Signal::TERM);
+        reset(stream);
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
+    let (mut agent, _, _stream) = running(&stage, &["--drain", "10m"]);
+    agent.signal(Signal::TERM);
+    agent.expect("lets 1 connections end");
+    let (status, log) = agent.end(Signal::TERM);
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("a second signal did not wait"), "{log}");
     stage.end();
 }

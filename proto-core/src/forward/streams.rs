@@ -640,10 +640,20 @@ impl Stack {
         }
     }
 
-    /// No new streams; those whose program has ended may finish, the others are aborted.
+    /// No new streams. Those on the way to their service or there may finish, and refusals be heard; the others, which
+    /// have reached nothing yet or end only when their program wants it, are let go.
     pub(super) fn close(&mut self, now: Instant) {
         self.advance(now);
         self.closing = true;
+        self.abort_where(|stream| match stream.stage {
+            Stage::Negotiating(_) | Stage::Waiting | Stage::Relaying => true,
+            Stage::Live { .. } | Stage::Leaving => false,
+        });
+    }
+
+    /// Aborts the streams whose program has not ended; what the others left behind may still leave.
+    pub(super) fn abort_running(&mut self, now: Instant) {
+        self.advance(now);
         self.abort_where(|stream| !stream.gone);
     }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use proto_core::backend::FlowId;
 use proto_core::config::{AgentConfig, AgentService, TunnelLimits};
 use proto_core::forward::{
-    ForwardConfig, ForwardEvent, ForwardLimits, Forwarder, Listens, NotReached, internal_address,
+    DRAIN, ForwardConfig, ForwardEvent, ForwardLimits, Forwarder, Listens, NotReached, internal_address,
 };
 use proto_core::id::{ServiceId, ServiceIndex};
 use proto_core::local::{DatagramSocket, ListenerIndex};
+use proto_core::machine::Machine as _;
 use proto_core::sim::{Chance, HostId, LinkConfig, LocalsHost, Loss, Program};
 
 use crate::people::{ConnectorHost, endpoint};
@@ -48,6 +49,7 @@ pub(crate) fn forward_config(local: &str, agent: AgentConfig) -> ForwardConfig {
             Listens::Stream(ServiceIndex(1), 7),
         ],
         limits: ForwardLimits::default(),
+        drain: DRAIN,
     }
 }
 
@@ -296,4 +298,70 @@ pub(crate) fn datagrams_of_any_size_find_their_way_back<Q: Quic>(quic: Q) {
         .world
         .run_for(proto_core::forward::UDP_IDLE + Duration::from_secs(1));
     assert_eq!(told.scene.world[told.agent].machine.udp_flows(), 0);
+}
+
+/// What a program says from now on.
+fn say<Q: Quic>(told: &mut Told<Q>, flow: FlowId, words: &[u8], ends: bool) {
+    let more = |host: &mut Local<Q>, now| {
+        let change = |program: &mut Program| {
+            program.words.extend_from_slice(words);
+            program.ends = ends;
+        };
+        host.change(flow, change, now);
+    };
+    told.scene.world.with(told.agent, more);
+}
+
+pub(crate) fn the_end_waits_for_running_streams_and_takes_no_new_ones<Q: Quic>(quic: Q) {
+    let mut told = Told::new(quic, &["agent.*.ztna"]);
+    let running = told.connect(STREAM, b"words", false);
+    told.until(
+        running,
+        |program| program.heard == b"words",
+        Duration::from_secs(5),
+    );
+    // This one has not said where it wants to go.
+    let undecided = told.connect(SOCKS, &[5], false);
+    told.scene
+        .world
+        .with(told.agent, |host, now| host.machine.shut_down(now));
+    let late = |host: &mut Local<Q>, now| host.connect(STREAM, Program::default(), now);
+    assert_eq!(told.scene.world.with(told.agent, late), None);
+    told.until(undecided, |program| program.closed, Duration::from_millis(100));
+
+    told.scene.world.run_for(DRAIN - Duration::from_secs(1));
+    assert!(!told.scene.world[told.agent].machine.is_drained());
+    say(&mut told, running, b" and more", true);
+    told.until(running, |program| program.closed, Duration::from_secs(1));
+    let program = told.program(running);
+    assert_eq!(program.heard, b"words and more");
+    assert!(program.heard_end && !program.reset);
+    let agent = told.agent;
+    told.scene
+        .world
+        .run_until(|world| world[agent].machine.is_drained(), Duration::from_secs(1));
+    assert_eq!(told.scene.world[told.connector].backend.open, 0);
+}
+
+pub(crate) fn the_end_waits_no_longer_than_it_was_told<Q: Quic>(quic: Q) {
+    let mut told = Told::new(quic, &["agent.*.ztna"]);
+    let running = told.connect(STREAM, b"words", false);
+    told.until(
+        running,
+        |program| program.heard == b"words",
+        Duration::from_secs(5),
+    );
+    told.scene
+        .world
+        .with(told.agent, |host, now| host.machine.shut_down(now));
+    told.scene.world.run_for(DRAIN - Duration::from_millis(1));
+    assert!(!told.program(running).reset);
+    told.until(running, |program| program.reset, Duration::from_millis(1));
+    let agent = told.agent;
+    told.scene
+        .world
+        .run_until(|world| world[agent].machine.is_drained(), Duration::from_secs(3));
+    // The service hears it as well, before the goodbye.
+    told.scene.world.run_for(Duration::from_secs(1));
+    assert_eq!(told.scene.world[told.connector].backend.open, 0);
 }
