@@ -7,6 +7,7 @@ use program::args::{self, Common, CommonArgs};
 use program::endpoint::IntermediateServer;
 use program::services::{self, Service};
 use program::settings::{Flags, Input, Schema, Settings, SettingsError};
+use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::config::{AgentConfig, AgentService, IntermediateEndpoint, TunnelLimits};
 
 /// Where the configuration is, if nothing else is said.
@@ -19,13 +20,13 @@ const DEFAULT_TUN: &str = "ztna0";
 const DEFAULT_V4: Ipv4Addr = Ipv4Addr::new(10, 100, 255, 1);
 const DEFAULT_V6: Ipv6Addr = Ipv6Addr::new(0xfd7a, 0x746e, 0x6100, 0, 0, 0, 0, 1);
 
-/// What a DATAGRAM of `ztna-v1` carries at least: UDP payloads of 1,350 bytes towards a connection id of 20.
-const DATAGRAM: usize = 1306;
+/// What a DATAGRAM carries at most: the largest UDP payload less what QUIC adds towards a connection id of 20.
+const DATAGRAM: usize = MAX_UDP_PAYLOAD - 44;
 
 /// Type and length before the service id of a routed packet.
 const WRAPPER: usize = 2;
 
-/// The smallest MTU of IPv6 (RFC 8200 §5), and the largest that is chosen without being asked.
+/// The smallest MTU of IPv6 (RFC 8200 §5).
 const MTU_V6: usize = 1280;
 
 /// The smallest MTU that hosts work with (RFC 791).
@@ -391,7 +392,7 @@ fn mtu(settings: &Settings, services: &[Service<'_>], has_v6: bool) -> Result<u1
         ));
     }
     let low = usize::from(least_mtu(has_v6));
-    let wanted = settings.or("mtu", room.min(MTU_V6), |input| {
+    let wanted = settings.or("mtu", room, |input| {
         let number = input.number(low as u64, room as u64)?;
         Ok(usize::try_from(number).unwrap_or(room))
     })?;

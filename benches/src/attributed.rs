@@ -78,6 +78,10 @@ impl<C: Connection> Connection for AttributedConnection<C> {
         theirs(|| self.0.max_datagram_len())
     }
 
+    fn path_datagram_len(&self) -> Option<usize> {
+        theirs(|| self.0.path_datagram_len())
+    }
+
     fn datagram_space(&self) -> usize {
         theirs(|| self.0.datagram_space())
     }

@@ -33,7 +33,8 @@ pub struct AgentStats {
     pub malformed: u64,
     /// Packets from the host that no service wants.
     pub no_route: u64,
-    /// Packets dropped because the service was not registered at that moment.
+    /// Packets dropped because the service was not registered at that moment, or because they were long and the path was
+    /// being measured.
     pub not_ready: u64,
     /// Packets larger than the path carries, answered with ICMP.
     pub too_large: u64,
@@ -186,11 +187,12 @@ impl<Q: Provider> Agent<Q> {
         }
     }
 
-    /// The largest packet that fits to every service on the current path; `None` while not connected.
+    /// The largest packet that fits to every service on the current path; `None` while not connected. While the path is being
+    /// measured it is what is hoped for: an interface does not follow each step of that.
     pub fn path_mtu(&self) -> Option<usize> {
         let longest = self.services.iter().map(|service| service.prefix.len()).max()?;
         self.pool
-            .max_datagram_len(self.link.connection()?)?
+            .path_datagram_len(self.link.connection()?)?
             .checked_sub(longest)
     }
 
@@ -207,7 +209,7 @@ impl<Q: Provider> Agent<Q> {
         connection.is_some_and(|id| self.pool.datagram_space(id) < SEND_QUEUE)
     }
 
-    /// The largest packet to a service; `None` while it is not registered.
+    /// The largest packet to a service at this moment; `None` while it is not registered.
     pub(crate) fn service_mtu(&self, service: ServiceIndex) -> Option<usize> {
         let id = self
             .link
@@ -282,14 +284,19 @@ impl<Q: Provider> Agent<Q> {
         let Some(Service { prefix, .. }) = self.services.get(usize::from(service.0)) else {
             return Err(SendError::NoRoute);
         };
-        let room = self.pool.max_datagram_len(id).unwrap_or(0);
-        if prefix.len() + packet.len() > room {
+        let len = prefix.len() + packet.len();
+        if len > self.pool.max_datagram_len(id).unwrap_or(0) {
+            let room = self.pool.path_datagram_len(id).unwrap_or(0);
+            // While the path is being measured nobody is told: a host would keep to it for minutes.
+            if len <= room {
+                return Err(SendError::NotReady);
+            }
             let mtu = room.saturating_sub(prefix.len());
             self.answer_too_big(packet, mtu);
             return Err(SendError::TooLarge);
         }
         // The one allocation per packet of this side: the buffer that QUIC keeps until the packet is sent.
-        let mut datagram = Vec::with_capacity(prefix.len() + packet.len());
+        let mut datagram = Vec::with_capacity(len);
         datagram.extend_from_slice(prefix);
         datagram.extend_from_slice(packet);
         self.link

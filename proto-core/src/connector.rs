@@ -274,6 +274,10 @@ impl<Q: Provider> Connector<Q> {
         };
         let link = &mut published.link;
         let Some(id) = link.connection() else { return };
+        // Segments are cut for what can be sent now.
+        if let Some(mtu) = self.pool.max_datagram_len(id) {
+            self.netstack.set_mtu(service, mtu);
+        }
         let mut room = self.pool.datagram_space(id);
         while room > 0 {
             let Some(packet) = self.netstack.poll_packet(service, now) else {

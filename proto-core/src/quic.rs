@@ -13,6 +13,7 @@ mod datagram;
 pub mod fake;
 pub mod header;
 pub mod identity;
+mod mtu;
 mod pool;
 pub mod quiche;
 #[cfg(any(test, feature = "sim"))]
@@ -214,6 +215,8 @@ pub struct PacketOut {
     pub len: usize,
     /// Where it goes.
     pub path: FourTuple,
+    /// Whether it is longer than the path is known to carry: it may well be lost, and nothing else should be with it.
+    pub is_probe: bool,
 }
 
 /// One QUIC connection, sans-IO.
@@ -245,6 +248,10 @@ pub trait Connection: fmt::Debug {
 
     /// The largest DATAGRAM payload that can be sent now; `None` before the handshake tells.
     fn max_datagram_len(&self) -> Option<usize>;
+
+    /// The largest DATAGRAM payload that the path carries. While that is being searched it is what was known before, or the
+    /// most that can come of it, and more than can be sent now: for whoever remembers for long what they are told.
+    fn path_datagram_len(&self) -> Option<usize>;
 
     /// How many more DATAGRAMs the send queue takes.
     fn datagram_space(&self) -> usize;
@@ -300,4 +307,8 @@ pub struct ConnectionStats {
     pub lost: u64,
     /// Smoothed round-trip time.
     pub rtt: std::time::Duration,
+    /// The largest UDP payload that the path carries, or is hoped to carry while that is being searched.
+    pub packet_size: usize,
+    /// DATAGRAMs dropped from the send queue because the path turned out to carry less than they have.
+    pub outgrown: u64,
 }

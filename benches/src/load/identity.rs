@@ -26,7 +26,7 @@ pub(super) fn provider(dir: &Path, role: Role) -> io::Result<QuicheProvider> {
         verify: Verify::Required,
         groups: CLIENT_GROUPS,
         idle_timeout: std::time::Duration::from_secs(30),
-        max_udp_payload: 1_350,
+        max_udp_payload: proto_core::config::limits::MAX_UDP_PAYLOAD,
         send_queue: 1_024,
         receive_queue: 1_024,
     };

@@ -59,7 +59,7 @@ fn an_authority_survives_on_disk_and_its_certificates_are_accepted() {
         verify: Verify::Required,
         groups: CLIENT_GROUPS,
         idle_timeout: Duration::from_secs(30),
-        max_udp_payload: 1350,
+        max_udp_payload: proto_core::config::limits::MAX_UDP_PAYLOAD,
         send_queue: 8,
         receive_queue: 8,
     };

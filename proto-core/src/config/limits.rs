@@ -10,8 +10,9 @@ pub const SEND_QUEUE: usize = 1024;
 /// DATAGRAMs that wait to be read on one connection; they are read in the same turn, so this bounds one receive batch.
 pub const RECEIVE_QUEUE: usize = 1024;
 
-/// The largest UDP payload of `ztna-v1`.
-pub const MAX_UDP_PAYLOAD: usize = 1350;
+/// The largest UDP payload that is sent and taken: what an IPv6 packet of 1,500 bytes holds. How much of it a path carries is
+/// found out when a connection begins (RFC 8899).
+pub const MAX_UDP_PAYLOAD: usize = 1_452;
 
 /// Events that wait for the program; beyond it the oldest is dropped and counted.
 pub const EVENT_QUEUE: usize = 1024;

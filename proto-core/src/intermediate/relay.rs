@@ -130,7 +130,7 @@ impl<Q: Provider> Intermediate<Q> {
     fn relay(&mut self, from: ConnId, to: ConnId, datagram: Datagram, received: u64) {
         // Only a packet that some path could refuse is worth the question.
         if datagram.len() > ALWAYS_FITS
-            && let Some(room) = self.pool.max_datagram_len(to)
+            && let Some(room) = self.pool.path_datagram_len(to)
             && datagram.len() > room
         {
             return self.relay_oversized(from, to, &datagram, room);

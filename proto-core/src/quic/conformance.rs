@@ -54,7 +54,7 @@ pub enum Identity {
 /// What a provider of the suite is to be made with.
 ///
 /// All of them verify the peer: servers ask for a certificate and refuse clients without one. Idle timeout is
-/// [`IDLE_TIMEOUT`], DATAGRAMs are on, UDP payloads have 1350 bytes, at least three connection ids are kept per peer.
+/// [`IDLE_TIMEOUT`], DATAGRAMs are on, UDP payloads have [`MAX_UDP_PAYLOAD`](crate::config::limits::MAX_UDP_PAYLOAD) bytes, at least three connection ids are kept per peer.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Which end it is for.

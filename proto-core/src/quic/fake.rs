@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 pub use connection::FakeConnection;
 
 use super::{Accept, CannotConnect, Cid, Connect, Provider, WriteRetry};
+use crate::config::limits::MAX_UDP_PAYLOAD;
 use crate::rng::Rng;
 
 /// A certificate: any bytes that pass for its DER, and what a verifier would read out of them.
@@ -82,7 +83,7 @@ pub struct FakeConfig {
 }
 
 impl FakeConfig {
-    /// A configuration with the overlay's defaults: 30 s idle, 1350-byte payloads, no certificate, everyone trusted.
+    /// A configuration with the overlay's defaults: 30 s idle, the overlay's largest payloads, no certificate, everyone trusted.
     pub fn new(alpn: &[&[u8]]) -> Self {
         Self {
             alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
@@ -90,7 +91,7 @@ impl FakeConfig {
             trust: Trust::Anyone,
             require_client_certificate: false,
             idle_timeout: Duration::from_secs(30),
-            max_udp_payload: 1350,
+            max_udp_payload: MAX_UDP_PAYLOAD,
             max_datagram_frame: Some(65_535),
             send_queue: 1024,
             recv_queue: 1024,

@@ -244,6 +244,11 @@ impl<Q: Provider> Pool<Q> {
         self.slot(id)?.connection.max_datagram_len()
     }
 
+    /// The largest DATAGRAM payload that a connection's path carries, for whoever remembers it: [`Connection::path_datagram_len`].
+    pub fn path_datagram_len(&self, id: ConnId) -> Option<usize> {
+        self.slot(id)?.connection.path_datagram_len()
+    }
+
     /// How many more DATAGRAMs a connection takes now; 0 if it is gone.
     pub fn datagram_space(&self, id: ConnId) -> usize {
         self.slot(id).map_or(0, |slot| slot.connection.datagram_space())

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 pub use super::tls::{CLIENT_GROUPS, ConfigError, PemIdentity, QuicheConfig, SERVER_GROUPS, Verify};
 
 use super::identity::names_address;
+use super::mtu::{BASE, PathSize};
 use super::tls::tls_context;
 use super::{
     Accept, CannotConnect, Cid, CloseReason, Connect, Connection, ConnectionStats, Datagram, DatagramError,
@@ -31,6 +32,10 @@ const MAX_UNPROMPTED: usize = 64;
 /// traffic that has its own; above the floor, this one has it all the same. Where the link is slower, its queue fills
 /// instead of ours, and the TCP inside sees what it would see without a tunnel.
 const LEAST_WINDOW: usize = 256;
+
+/// What a connection whose peer has moved falls back to first, when long packets vanish: the library searches the size of a
+/// connection's first path only, and this much gives IPv6 its 1,280 bytes inside.
+const MOVED: usize = 1_350;
 
 /// Longest reason phrase of a peer that is kept.
 const MAX_REASON_LEN: usize = 128;
@@ -69,6 +74,7 @@ impl quiche::BufFactory for Buffers {
 pub struct QuicheProvider {
     config: quiche::Config,
     send_queue: usize,
+    max_udp_payload: usize,
 }
 
 impl fmt::Debug for QuicheProvider {
@@ -92,6 +98,7 @@ impl QuicheProvider {
         quic.set_max_idle_timeout(config.idle_timeout.as_millis() as u64);
         quic.set_max_recv_udp_payload_size(config.max_udp_payload);
         quic.set_max_send_udp_payload_size(config.max_udp_payload);
+        quic.discover_pmtu(true);
         quic.enable_dgram(true, config.receive_queue, config.send_queue);
         // Streams carry the signalling of v1 peers; a small window is read and dropped until somebody listens.
         quic.set_initial_max_data(256 * 1024);
@@ -106,6 +113,7 @@ impl QuicheProvider {
         Ok(Self {
             config: quic,
             send_queue: config.send_queue,
+            max_udp_payload: config.max_udp_payload,
         })
     }
 }
@@ -129,6 +137,7 @@ impl Provider for QuicheProvider {
             connection,
             expected_address,
             self.send_queue,
+            self.max_udp_payload,
             now,
         ))
     }
@@ -149,7 +158,13 @@ impl Provider for QuicheProvider {
             }
         };
         let connection = connection.map_err(|error| CannotConnect(format!("cannot accept: {error}")))?;
-        Ok(QuicheConnection::new(connection, None, self.send_queue, now))
+        Ok(QuicheConnection::new(
+            connection,
+            None,
+            self.send_queue,
+            self.max_udp_payload,
+            now,
+        ))
     }
 
     fn is_supported(&self, version: u32) -> bool {
@@ -198,6 +213,13 @@ pub struct QuicheConnection {
     send_queue: usize,
     /// Packets without a DATAGRAM written since anything happened to the connection.
     unprompted: usize,
+    size: PathSize,
+    /// The path whose size the library searches, once the handshake is over: the first one.
+    searched: Option<FourTuple>,
+    /// Whether packets take another path than that one.
+    moved: bool,
+    /// DATAGRAMs that waited when the path turned out to carry less than they have.
+    outgrown: u64,
 }
 
 /// How long to wait for the answer of a path challenge before the next one, at least.
@@ -216,6 +238,7 @@ impl QuicheConnection {
         connection: quiche::Connection<Buffers>,
         expected_address: Option<IpAddr>,
         send_queue: usize,
+        max_udp_payload: usize,
         now: Instant,
     ) -> Self {
         Self {
@@ -226,7 +249,128 @@ impl QuicheConnection {
             last_seen: now,
             send_queue,
             unprompted: 0,
+            size: PathSize::new(max_udp_payload),
+            searched: None,
+            moved: false,
+            outgrown: 0,
         }
+    }
+
+    /// The path that packets take, and what it carries as far as the library knows.
+    fn active_path(&self) -> Option<quiche::PathStats> {
+        self.connection.path_stats().find(|path| path.active)
+    }
+
+    /// What a packet holds besides the one DATAGRAM in it.
+    fn overhead(&self) -> Option<usize> {
+        let room = self.connection.dgram_max_writable_len()?;
+        Some(self.connection.max_send_udp_payload_size().saturating_sub(room))
+    }
+
+    /// After anything that may have changed what packets may have: an answer to a probe, its loss, the peer's move.
+    fn follow_size(&mut self, now: Instant) {
+        if self.searched.is_none() {
+            self.begin_search(now);
+        }
+        if self.size.is_searching() {
+            self.read_size(now);
+        }
+        if self.size.is_judgement_due(now) {
+            self.judge_long_packets(now);
+        }
+    }
+
+    fn begin_search(&mut self, now: Instant) {
+        if !self.connection.is_established() {
+            return;
+        }
+        let Some(path) = self.active_path() else { return };
+        self.searched = Some(FourTuple {
+            local: path.local_addr,
+            remote: path.peer_addr,
+        });
+        // The library probes with what it was configured for, whatever the peer said that it takes. A peer that means it
+        // loses the probe, and the search ends below; nothing else is sent before.
+        let takes = self
+            .connection
+            .peer_transport_params()
+            .map_or(u64::MAX, |params| params.max_udp_payload_size);
+        self.size
+            .search(usize::try_from(takes).unwrap_or(usize::MAX), now);
+    }
+
+    fn read_size(&mut self, now: Instant) {
+        let Some(path) = self.active_path() else { return };
+        self.moved = !self.is_searched(&path);
+        let fell = if !self.moved {
+            let is_final = self.connection.pmtu().is_some();
+            self.size.found(path.pmtu, is_final, now)
+        } else {
+            // Nobody searches here: what the last path carried is the best guess.
+            self.size.found(self.size.limit(), true, now)
+        };
+        if fell {
+            self.drop_outgrown();
+        }
+    }
+
+    fn is_searched(&self, path: &quiche::PathStats) -> bool {
+        self.searched
+            .is_some_and(|first| (first.local, first.remote) == (path.local_addr, path.peer_addr))
+    }
+
+    /// What waits and does not fit any more is dropped: the library would neither send it nor anything behind it.
+    fn drop_outgrown(&mut self) {
+        let Some(overhead) = self.overhead() else { return };
+        let room = self.size.limit().saturating_sub(overhead);
+        let queued = self.connection.dgram_send_queue_len();
+        self.connection
+            .dgram_purge_outgoing(|datagram| datagram.len() > room);
+        self.outgrown += (queued - self.connection.dgram_send_queue_len()) as u64;
+    }
+
+    fn judge_long_packets(&mut self, now: Instant) {
+        let Some(path) = self.active_path() else { return };
+        let lost = self.connection.stats().lost as u64;
+        if !self.size.is_black_hole(lost, path.rtt, now) {
+            return;
+        }
+        if !self.moved {
+            self.connection.revalidate_pmtu();
+            if self.connection.pmtu().is_none() {
+                self.size.search(self.size.told(), now);
+            }
+            self.read_size(now);
+        } else {
+            let smaller = if self.size.limit() > MOVED { MOVED } else { BASE };
+            self.size.found(smaller, true, now);
+            self.drop_outgrown();
+        }
+    }
+
+    /// Has the library write a packet, and tells whether it is a probe.
+    ///
+    /// While it searches, the library fills whatever it is given up to the size that it wants to try, and it does so before
+    /// it may probe at all: the last flight of a client's handshake would become one datagram of that size, lost with every
+    /// repetition where the path carries less. So it is given what the path is known to carry; only when it has nothing
+    /// left for that, more, and what it writes then is a probe.
+    fn write(&mut self, out: &mut [u8]) -> quiche::Result<(usize, quiche::SendInfo, bool)> {
+        let room = out.len().min(self.size.limit());
+        match self.connection.send(&mut out[..room]) {
+            Err(quiche::Error::Done) if room < out.len() && self.may_probe() => {
+                let (len, info) = self.connection.send(out)?;
+                Ok((len, info, len > room))
+            }
+            written => written.map(|(len, info)| (len, info, false)),
+        }
+    }
+
+    /// On a path that is not the first, the library would fill packets up to the size that it was configured for.
+    fn may_probe(&self) -> bool {
+        self.searched.is_some()
+            && !self.moved
+            && self.unvalidated.is_none()
+            && self.connection.pmtu().is_none()
     }
 
     fn check_address(&mut self) {
@@ -261,6 +405,7 @@ impl Connection for QuicheConnection {
         if self.expected_address.is_some() {
             self.check_address();
         }
+        self.follow_size(now);
     }
 
     fn is_stateless_reset(&self, packet: &[u8]) -> bool {
@@ -275,13 +420,17 @@ impl Connection for QuicheConnection {
         token ^ u128::from_be_bytes(*end) == 0
     }
 
-    fn poll_packet(&mut self, out: &mut [u8], _now: Instant) -> Option<PacketOut> {
+    fn poll_packet(&mut self, out: &mut [u8], now: Instant) -> Option<PacketOut> {
         if self.unprompted >= MAX_UNPROMPTED {
             return None;
         }
         let queued = self.connection.dgram_send_queue_len();
-        match self.connection.send(out) {
-            Ok((len, info)) => {
+        match self.write(out) {
+            Ok((len, info, is_probe)) => {
+                if !is_probe {
+                    let connection = &self.connection;
+                    self.size.on_sent(len, || connection.stats().lost as u64, now);
+                }
                 if self.connection.dgram_send_queue_len() == queued {
                     self.unprompted += 1;
                 }
@@ -291,6 +440,7 @@ impl Connection for QuicheConnection {
                         local: info.from,
                         remote: info.to,
                     },
+                    is_probe,
                 })
             }
             Err(quiche::Error::Done) => None,
@@ -312,6 +462,7 @@ impl Connection for QuicheConnection {
     fn handle_timeout(&mut self, now: Instant) {
         self.unprompted = 0;
         self.connection.on_timeout();
+        self.follow_size(now);
         if let Some((path, at)) = self.unvalidated.filter(|(_, at)| *at <= now) {
             // The library repeats a challenge only when its own timer fires, which traffic keeps pushing away: a lost
             // answer would leave a moved peer at the old address for good.
@@ -324,6 +475,10 @@ impl Connection for QuicheConnection {
     fn send_datagram(&mut self, datagram: Datagram) -> Result<(), DatagramError> {
         if self.state() != State::Established {
             return Err(DatagramError::NotReady);
+        }
+        let overhead = self.overhead().ok_or(DatagramError::NotReady)?;
+        if datagram.len() + overhead > self.size.limit() {
+            return Err(DatagramError::TooLarge);
         }
         self.unprompted = 0;
         match self.connection.dgram_send_buf(datagram) {
@@ -339,7 +494,11 @@ impl Connection for QuicheConnection {
     }
 
     fn max_datagram_len(&self) -> Option<usize> {
-        self.connection.dgram_max_writable_len()
+        Some(self.size.limit().saturating_sub(self.overhead()?))
+    }
+
+    fn path_datagram_len(&self) -> Option<usize> {
+        Some(self.size.told().saturating_sub(self.overhead()?))
     }
 
     fn datagram_space(&self) -> usize {
@@ -426,6 +585,7 @@ impl Connection for QuicheConnection {
                 }
                 quiche::PathEvent::PeerMigrated(local, remote) => {
                     let path = FourTuple { local, remote };
+                    self.read_size(self.last_seen);
                     if self.path.replace(path) != Some(path) {
                         return Some(path);
                     }
@@ -433,8 +593,8 @@ impl Connection for QuicheConnection {
                 quiche::PathEvent::Validated(..)
                 | quiche::PathEvent::FailedValidation(..)
                 | quiche::PathEvent::Closed(..)
-                | quiche::PathEvent::ReusedSourceConnectionId(..)
-                | quiche::PathEvent::PmtuUpdated { .. } => {}
+                | quiche::PathEvent::ReusedSourceConnectionId(..) => {}
+                quiche::PathEvent::PmtuUpdated { .. } => self.read_size(self.last_seen),
                 // The library may add events; a later one changes nothing for us until we read it.
                 _ => {}
             }
@@ -468,6 +628,8 @@ impl Connection for QuicheConnection {
             sent: stats.sent as u64,
             lost: stats.lost as u64,
             rtt,
+            packet_size: self.size.told(),
+            outgrown: self.outgrown,
         }
     }
 }

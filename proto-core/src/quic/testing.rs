@@ -5,6 +5,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 
 use super::quiche::{CLIENT_GROUPS, PemIdentity, QuicheConfig, QuicheProvider, SERVER_GROUPS, Verify};
+use crate::config::limits::MAX_UDP_PAYLOAD;
 
 /// A certification authority that exists for one test.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl TestPki {
             verify: Verify::Required,
             groups: if server { SERVER_GROUPS } else { CLIENT_GROUPS },
             idle_timeout: Duration::from_secs(30),
-            max_udp_payload: 1350,
+            max_udp_payload: MAX_UDP_PAYLOAD,
             send_queue: 1024,
             receive_queue: 1024,
         }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::id::ConnId;
 use proto_core::machine::{Deadline, Forward, Machine, Received, Transmit};
 use proto_core::quic::{Pool, PoolConfig, PoolEvent, Provider};
@@ -21,7 +22,7 @@ impl<Q: Provider> Impostor<Q> {
             reset_key: None,
             max_connections: 100,
             max_handshakes: 100,
-            max_udp_payload: 1350,
+            max_udp_payload: MAX_UDP_PAYLOAD,
         };
         Self {
             pool: Pool::new(provider, config, Rng::new(&seed), now),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::id::ConnId;
 use proto_core::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit};
 use proto_core::quic::{CloseReason, Pool, PoolConfig, PoolEvent, Provider};
@@ -26,7 +27,7 @@ impl<Q: Provider> Raw<Q> {
             reset_key: None,
             max_connections: 1,
             max_handshakes: 1,
-            max_udp_payload: 1350,
+            max_udp_payload: MAX_UDP_PAYLOAD,
         };
         let mut pool = Pool::new(provider, config, Rng::new(&seed), now);
         let path = FourTuple {

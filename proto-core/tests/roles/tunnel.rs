@@ -89,6 +89,8 @@ pub(crate) fn what_does_not_fit_is_answered_and_what_fits_arrives<Q: Quic>(quic:
     let mut scene = Scene::new(quic);
     let connector = scene.registered("connector", CONNECTOR, 0x11, "echo");
     let agent = scene.agent("agent", AGENT, ECHO);
+    // The path is measured once the handshake is over.
+    scene.world.run_for(4 * DELAY);
     let mtu = scene.world[agent].machine.path_mtu().unwrap();
     let fits = udp(INNER_AGENT, SERVICE, &vec![7; mtu - 28]);
     assert_eq!(fits.len(), mtu);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::machine::{Deadline, Ecn, Forward, FourTuple, Machine, Received, Transmit, Wake};
 use proto_core::quic::{Accept, Cid, CloseReason, Connect, Connection, Datagram, Provider, State};
 
@@ -138,7 +139,7 @@ impl<P: Provider> Machine for Endpoint<P> {
 
     fn poll_transmit(&mut self, buf: &mut [u8], now: Instant) -> Option<Transmit> {
         self.now = self.now.max(now);
-        let room = buf.len().min(1350);
+        let room = buf.len().min(MAX_UDP_PAYLOAD);
         let out = self
             .connection
             .as_mut()

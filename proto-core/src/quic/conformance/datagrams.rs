@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::pair::{DELAY, Fate, Pair};
 use super::{Harness, SERVER_NAME, Setup, Side};
+use crate::config::limits::MAX_UDP_PAYLOAD;
 use crate::quic::{Connection, Datagram, DatagramError};
 
 /// UDP payload less first byte, packet number, checksum, frame type and length: what a DATAGRAM and the peer's id share.
-const SHARED_LEN: usize = 1350 - 1 - 4 - 16 - 1 - 2;
+const SHARED_LEN: usize = MAX_UDP_PAYLOAD - 1 - 4 - 16 - 1 - 2;
 
 /// DATAGRAMs arrive in order and unchanged, of any size down to none.
 pub fn datagrams_travel_both_ways<H: Harness>(harness: &mut H) {

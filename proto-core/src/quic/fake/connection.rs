@@ -325,6 +325,7 @@ impl Connection for FakeConnection {
         Some(PacketOut {
             len,
             path: self.paths.active(),
+            is_probe: false,
         })
     }
 
@@ -364,6 +365,10 @@ impl Connection for FakeConnection {
         let room = self.config.max_udp_payload.saturating_sub(header);
         room.min(usize::try_from(frame).unwrap_or(usize::MAX))
             .checked_sub(DATAGRAM_OVERHEAD)
+    }
+
+    fn path_datagram_len(&self) -> Option<usize> {
+        self.max_datagram_len()
     }
 
     fn datagram_space(&self) -> usize {
@@ -461,6 +466,7 @@ impl Connection for FakeConnection {
     fn stats(&self) -> ConnectionStats {
         ConnectionStats {
             rtt: self.recovery.rtt(),
+            packet_size: self.config.max_udp_payload,
             ..self.stats
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config::limits::MAX_UDP_PAYLOAD;
+
 /// The round-trip time assumed before any sample.
 const INITIAL_RTT: Duration = Duration::from_millis(333);
 
@@ -12,7 +14,7 @@ pub(super) const GRANULARITY: Duration = Duration::from_millis(1);
 const MAX_BACKOFF: u32 = 6;
 
 /// The size that windows are counted in.
-const PACKET: usize = 1350;
+const PACKET: usize = MAX_UDP_PAYLOAD;
 
 /// Estimates and the window.
 #[derive(Debug)]

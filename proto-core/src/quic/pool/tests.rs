@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
 use super::*;
+use crate::config::limits::MAX_UDP_PAYLOAD;
 use crate::machine::{Ecn, Transmit};
 use crate::quic::CloseReason;
 use crate::quic::quiche::QuicheProvider;
@@ -25,7 +26,7 @@ fn server_config(retry: bool) -> PoolConfig {
         reset_key: Some([9; 32]),
         max_connections: 100,
         max_handshakes: 50,
-        max_udp_payload: 1350,
+        max_udp_payload: MAX_UDP_PAYLOAD,
     }
 }
 

@@ -65,7 +65,8 @@ impl<Q: Provider> Pool<Q> {
                 self.touch_if_closed(id);
                 continue;
             };
-            let batched = slot.established();
+            // With one datagram that the interface refuses, the whole batch would be refused.
+            let batched = slot.established() && !first.is_probe;
             // Still in the queue, behind the others: nobody waits for one connection to run dry.
             self.dirty.push_back(id);
             return Some(if batched {
