@@ -20,8 +20,9 @@ const DEFAULT_TUN: &str = "ztna0";
 const DEFAULT_V4: Ipv4Addr = Ipv4Addr::new(10, 100, 255, 1);
 const DEFAULT_V6: Ipv6Addr = Ipv6Addr::new(0xfd7a, 0x746e, 0x6100, 0, 0, 0, 0, 1);
 
-/// What a DATAGRAM carries at most: the largest UDP payload less what QUIC adds towards a connection id of 20.
-const DATAGRAM: usize = MAX_UDP_PAYLOAD - 44;
+/// What a DATAGRAM carries at most: the largest UDP payload less what QUIC adds towards connection ids of 8 bytes, which our
+/// intermediate gives out. Where a path or a peer with longer ids leaves less, the interface follows.
+const DATAGRAM: usize = MAX_UDP_PAYLOAD - 32;
 
 /// Type and length before the service id of a routed packet.
 const WRAPPER: usize = 2;

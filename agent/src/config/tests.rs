@@ -65,7 +65,7 @@ fn an_existing_file_is_read() {
     assert_eq!(config.server.endpoint.host, "203.0.113.9");
     assert_eq!(config.server.server_name, "203.0.113.9");
     assert_eq!(config.services.len(), 2);
-    assert_eq!((config.tun_name.as_str(), config.mtu), ("ztna0", 1394));
+    assert_eq!((config.tun_name.as_str(), config.mtu), ("ztna0", 1406));
     assert_eq!(
         config.tunnel_addresses,
         ["10.100.255.1".parse::<IpAddr>().unwrap()]
@@ -115,19 +115,19 @@ fn the_mtu_leaves_room_for_the_longest_id() {
             flags,
         )
     };
-    assert_eq!(with_id("fits", 126, &[]).unwrap().mtu, 1280);
-    assert_eq!(with_id("long", 127, &[]).unwrap().mtu, 1279);
-    assert_eq!(with_id("longest", 255, &[]).unwrap().mtu, 1151);
+    assert_eq!(with_id("fits", 138, &[]).unwrap().mtu, 1280);
+    assert_eq!(with_id("long", 139, &[]).unwrap().mtu, 1279);
+    assert_eq!(with_id("longest", 255, &[]).unwrap().mtu, 1163);
     assert_eq!(with_id("given", 4, &["--mtu", "1300"]).unwrap().mtu, 1300);
     assert_eq!(
-        with_id("large", 4, &["--mtu", "1403"]).unwrap_err(),
-        "--mtu: \"1403\" is not a number from 576 to 1402; give a whole number from 576 to 1402"
+        with_id("large", 4, &["--mtu", "1415"]).unwrap_err(),
+        "--mtu: \"1415\" is not a number from 576 to 1414; give a whole number from 576 to 1414"
     );
 }
 
 #[test]
 fn what_is_wrong_is_said_in_one_line() {
-    let long = "x".repeat(127);
+    let long = "x".repeat(139);
     for (name, services, flags, expected) in [
         (
             "none",
@@ -175,7 +175,7 @@ fn what_is_wrong_is_said_in_one_line() {
             "v6",
             &format!(r#"[{{"id": "{long}", "virtualIp": "fd00::1"}}]"#),
             &[],
-            "FILE: services[0].id: 127 bytes leave 1279 for a packet, and IPv6 needs 1280; shorten the id to 126 bytes",
+            "FILE: services[0].id: 139 bytes leave 1279 for a packet, and IPv6 needs 1280; shorten the id to 138 bytes",
         ),
     ] {
         assert_eq!(with_services(name, services, flags).unwrap_err(), expected);
