@@ -79,7 +79,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         local,
         routes,
         names,
-        services: desk.services(),
+        current: desk.current(),
     };
     let ended = station::run::<AgentSnapshot, TunSide>(
         &config.common,

@@ -11,6 +11,8 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::io::Errno;
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -18,6 +20,9 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 pub use side::TunSide;
 
 use netlink::{Found, Netlink};
+
+/// The smallest MTU of IPv6 (RFC 8200 §5): below it the kernel takes the addresses away.
+const LEAST_MTU_V6: u16 = 1280;
 
 /// An address with the length of its network, or a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,6 +125,7 @@ pub struct Tun {
     name: String,
     index: u32,
     mtu: u16,
+    least_mtu: Arc<AtomicU16>,
 }
 
 impl fmt::Debug for Tun {
@@ -166,6 +172,7 @@ impl Tun {
             netlink,
             index,
             mtu: config.mtu,
+            least_mtu: Arc::default(),
             name,
         };
         for address in &config.addresses {
@@ -200,7 +207,7 @@ impl Tun {
         add_route(&mut self.netlink, self.index, &self.name, network)
     }
 
-    /// A way to change the routes from another thread, as long as the interface is there.
+    /// A way to change routes and addresses from another thread, as long as the interface is there.
     ///
     /// # Errors
     /// If the system has no socket left.
@@ -211,6 +218,7 @@ impl Tun {
             netlink: netlink
                 .map_err(|error| TunError::Other(format!("configure interface {name}"), error))?,
             index: self.index,
+            least_mtu: Arc::clone(&self.least_mtu),
             name,
         })
     }
@@ -237,15 +245,43 @@ impl Tun {
     }
 }
 
-/// The routes into a tunnel.
+/// The routes into a tunnel, and this host's addresses on its interface.
 #[derive(Debug)]
 pub struct Routes {
     netlink: Netlink,
     index: u32,
+    /// What the interface's MTU must not fall below from now on.
+    least_mtu: Arc<AtomicU16>,
     name: String,
 }
 
 impl Routes {
+    /// Gives this host another address on the interface; one that it has already is no error. With the first of IPv6
+    /// the interface no longer follows the path below the least MTU of that.
+    ///
+    /// # Errors
+    /// With a text fit for the operator.
+    pub fn add_address(&mut self, address: Prefix) -> Result<(), TunError> {
+        let before = self.least_mtu.load(Ordering::Relaxed);
+        if address.address.is_ipv6() {
+            self.least_mtu.store(LEAST_MTU_V6, Ordering::Relaxed);
+        }
+        let result = self.netlink.add_address(self.index, address);
+        result.map_err(|error| {
+            self.least_mtu.store(before, Ordering::Relaxed);
+            setting_error(format!("add address {address} to {}", self.name), error)
+        })
+    }
+
+    /// As [`Tun::remove_address`].
+    ///
+    /// # Errors
+    /// With a text fit for the operator.
+    pub fn remove_address(&mut self, address: Prefix) -> Result<(), TunError> {
+        let result = self.netlink.remove_address(self.index, address);
+        result.map_err(|error| setting_error(format!("remove address {address} from {}", self.name), error))
+    }
+
     /// Leads packets for `network` into the tunnel.
     ///
     /// # Errors

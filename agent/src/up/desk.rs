@@ -19,8 +19,14 @@ use crate::snapshot::AgentSnapshot;
 /// How long the packet loop may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The services that are configured now.
-pub(super) type Services = Arc<Mutex<Vec<AgentService>>>;
+/// What a reload changes.
+#[derive(Clone, Debug)]
+pub(super) struct Current {
+    /// The services that are configured now.
+    pub(super) services: Vec<AgentService>,
+    /// This host's addresses on the interface.
+    pub(super) addresses: Vec<IpAddr>,
+}
 
 /// What does not change, or is known without the packet loop.
 #[derive(Debug)]
@@ -28,8 +34,7 @@ pub(super) struct Desk {
     started: Instant,
     intermediate: String,
     interface: String,
-    addresses: Vec<IpAddr>,
-    services: Services,
+    current: Arc<Mutex<Current>>,
     names: Names,
 }
 
@@ -39,21 +44,29 @@ pub(super) struct OpenDesk {
     commands: CommandSender<Machine>,
 }
 
+impl Current {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            services: config.services.clone(),
+            addresses: config.tunnel_addresses.clone(),
+        }
+    }
+}
+
 impl Desk {
     pub(super) fn new(config: &Config, names: &Names) -> Self {
         Self {
             started: Instant::now(),
             intermediate: config.server.endpoint.to_string(),
             interface: config.tun_name.clone(),
-            addresses: config.tunnel_addresses.clone(),
-            services: Arc::new(Mutex::new(config.services.clone())),
+            current: Arc::new(Mutex::new(Current::of(config))),
             names: names.clone(),
         }
     }
 
-    /// The services, to be replaced when they change.
-    pub(super) fn services(&self) -> Services {
-        Arc::clone(&self.services)
+    /// To be replaced when it changes.
+    pub(super) fn current(&self) -> Arc<Mutex<Current>> {
+        Arc::clone(&self.current)
     }
 
     pub(super) fn with(self, commands: CommandSender<Machine>) -> OpenDesk {
@@ -67,13 +80,13 @@ impl Desk {
         report.uptime_seconds = self.started.elapsed().as_secs();
         report.intermediate.name.clone_from(&self.intermediate);
         report.interface.name.clone_from(&self.interface);
-        report.interface.addresses.clone_from(&self.addresses);
-        let is_on = self.names.mode != DnsMode::Off;
-        let services = self
-            .services
+        let Current { services, addresses } = self
+            .current
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        report.interface.addresses = addresses;
+        let is_on = self.names.mode != DnsMode::Off;
         for service in &mut report.services {
             let Some(own) = services.iter().find(|own| own.id.as_str() == service.id) else {
                 continue;

@@ -1,11 +1,12 @@
 //! Other services for a `ztna up` that runs: their routes, what the machine knows, their names.
 //!
-//! New routes come first, because only they can be refused: then everything stays as it was. Routes of services that are
-//! gone go last, when nothing is sent there any more.
+//! New routes come first, because only they can be refused: then everything stays as it was. With the first IPv6 service
+//! comes this host's IPv6 address; like the routes it goes with the interface, so no journal need know of it. Routes of
+//! services that are gone go last, when nothing is sent there any more.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use program::args;
@@ -14,10 +15,10 @@ use program::settings::SettingsError;
 use proto_core::config::AgentService;
 use runtime_io::{AskError, CommandSender, Routes};
 
-use super::desk::Services;
+use super::desk::Current;
 use super::names::{self, Names};
 use super::{Machine, host};
-use crate::config::{Config, DEFAULT_PATH, SCHEMA, UpArgs};
+use crate::config::{Config, DEFAULT_PATH, SCHEMA, UpArgs, least_mtu};
 
 /// Pause while the shell has too many commands waiting.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -29,7 +30,7 @@ pub(super) struct Reloading {
     pub(super) local: SocketAddr,
     pub(super) routes: Routes,
     pub(super) names: Names,
-    pub(super) services: Services,
+    pub(super) current: Arc<Mutex<Current>>,
 }
 
 impl Reloading {
@@ -42,7 +43,13 @@ impl Reloading {
         let settings = args::load(&SCHEMA, DEFAULT_PATH, self.args.flags())?;
         let config = Config::read(&settings)?;
         let (old, new) = (addresses(&self.config.services), addresses(&config.services));
-        self.add_routes(&old, &new)?;
+        let added = self.add_addresses(&config)?;
+        if let Err(error) = self.add_routes(&old, &new) {
+            for address in &added {
+                let _ = self.routes.remove_address(host(*address));
+            }
+            return Err(error);
+        }
         let changes = changes(&self.config.services, &config.services);
         for key in needing_restart(&self.config, &config) {
             log::warn!("{key} has changed in the configuration: restart to apply that");
@@ -61,10 +68,32 @@ impl Reloading {
                 log::warn!("{error}");
             }
         }
-        *self.services.lock().unwrap_or_else(PoisonError::into_inner) = config.services.clone();
         // What needs a restart is compared with what runs, and goes on being said.
         self.config.services = config.services;
+        self.config.tunnel_addresses.extend(added);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Current::of(&self.config);
         Ok(changes)
+    }
+
+    /// Gives this host the address of a family that it had none of; which that was.
+    fn add_addresses(&mut self, config: &Config) -> Result<Vec<IpAddr>, SettingsError> {
+        let new = new_families(&self.config.tunnel_addresses, &config.tunnel_addresses);
+        for address in &new {
+            let least = least_mtu(address.is_ipv6());
+            if self.config.mtu < least {
+                return Err(SettingsError::new(
+                    "mtu",
+                    format!("{} is too small for IPv6, which needs {least}", self.config.mtu),
+                    "restart with a larger one, or remove the services' IPv6 addresses",
+                ));
+            }
+            self.routes.add_address(host(*address)).map_err(|error| {
+                let fix = "restart, or choose another tunnel_address";
+                SettingsError::new("tunnel_address", error.to_string(), fix)
+            })?;
+            log::info!("this host is {address} in the tunnel as well");
+        }
+        Ok(new)
     }
 
     /// All new ones or none.
@@ -101,6 +130,19 @@ fn addresses(services: &[AgentService]) -> BTreeMap<IpAddr, String> {
     each.collect()
 }
 
+/// The addresses of families that `old` has none of.
+fn new_families(old: &[IpAddr], new: &[IpAddr]) -> Vec<IpAddr> {
+    let is_new = |address: &&IpAddr| old.iter().all(|other| other.is_ipv4() != address.is_ipv4());
+    new.iter().filter(is_new).copied().collect()
+}
+
+/// Whether a family has another address than before; one that is not needed any more does no harm.
+fn has_moved(old: &[IpAddr], new: &[IpAddr]) -> bool {
+    let same_family = |address: &IpAddr| old.iter().find(|other| other.is_ipv4() == address.is_ipv4());
+    new.iter()
+        .any(|address| same_family(address).is_some_and(|other| other != address))
+}
+
 /// In a few words, for the log.
 fn changes(old: &[AgentService], new: &[AgentService]) -> String {
     let (mut added, mut changed) = (0, 0);
@@ -128,7 +170,10 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("runtime", a.runtime != b.runtime),
         ("intermediate_server", old.server != new.server),
         ("tun_name", old.tun_name != new.tun_name),
-        ("tunnel_address", old.tunnel_addresses != new.tunnel_addresses),
+        (
+            "tunnel_address",
+            has_moved(&old.tunnel_addresses, &new.tunnel_addresses),
+        ),
         ("mtu", old.mtu != new.mtu),
         ("dns.mode or dns.listen", old.dns != new.dns),
         ("control", old.control != new.control),
@@ -136,3 +181,6 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = all.into_iter().filter(|(_, changed)| *changed);
     changed.map(|(key, _)| key).collect()
 }
+
+#[cfg(test)]
+mod tests;

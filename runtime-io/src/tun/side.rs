@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use proto_core::machine::{SendError, Tunnel};
@@ -105,6 +106,7 @@ impl TunSide {
     /// the last one is as good as any.
     fn follow_path<M: Tunnel>(&mut self, machine: &M, now: Instant) {
         let (floor, ceiling) = self.mtu;
+        let floor = floor.max(self.tun.least_mtu.load(Ordering::Relaxed)).min(ceiling);
         if floor == ceiling || self.ask_path.is_some_and(|at| at > now) {
             return;
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Test;
 use crate::lab::process::Process;
-use crate::lab::programs::{ALL, ECHO, INNER, OTHER, Service, WEB, agent_config};
+use crate::lab::programs::{ALL, ECHO, INNER, OTHER, Service, WEB, agent_config, six};
 use crate::lab::wait_until;
 use crate::lab::world::{PATIENCE, World};
 
@@ -439,8 +439,38 @@ fn reloaded(world: &mut World) -> Result<()> {
     )?;
     device.ip(&format!("address del {}/32 dev lo", WEB.address))?;
     expect(world, "other.ztna A", &["status: NOERROR"])?;
+    first_of_ipv6(world, &mut agent)?;
     agent.signal(Signal::TERM)?;
     ensure!(agent.wait(PATIENCE)?.success(), "{}", agent.last_words());
     ensure!(conf.text() == BEFORE, "not put back: {}", conf.text());
+    Ok(())
+}
+
+/// The agent of [`reloaded`] learns of a service with an IPv6 address, and needs one itself.
+fn first_of_ipv6(world: &World, agent: &mut Process) -> Result<()> {
+    let device = world.device(DEVICE)?;
+    let own = "fd7a:746e:6100::1";
+    let addresses = || device.ip("-6 address show dev ztna0");
+    ensure!(!addresses()?.contains(own), "it is there already");
+    let file = world.folder().join("reloaded.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    let services = json!([
+        { "id": ECHO.id, "virtualIp": [ECHO.address, six(ECHO.address)] },
+        { "id": OTHER.id, "virtualIp": OTHER.address },
+    ]);
+    let members = config.as_object_mut().context("no object")?;
+    members.insert("services".to_owned(), services);
+    world.write_config("reloaded", &config)?;
+    agent.signal(Signal::HUP)?;
+    agent.wait_for("2 services, 0 new, 1 changed, 0 removed", PATIENCE)?;
+    ensure!(addresses()?.contains(own), "{}", addresses()?);
+    // Programs speak to it from that address.
+    let way = device.ip(&format!("-6 route get {}", six(ECHO.address)))?;
+    ensure!(
+        way.contains("dev ztna0") && way.contains(&format!("src {own}")),
+        "{way}"
+    );
+    let (code, said) = ztna(world, &["status", "--json"])?;
+    ensure!(code == 0 && said.contains(own), "{code}: {said}");
     Ok(())
 }
