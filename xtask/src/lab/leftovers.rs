@@ -1,6 +1,8 @@
 //! Removing what a run left behind: our own when interrupted, a dead run's at the next start.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -93,8 +95,18 @@ fn owner(name: &str) -> Option<u32> {
     rest.split('-').next()?.parse().ok()
 }
 
-/// Ends every process in the namespace and removes it.
+/// Where an agent keeps its files, in a folder for each namespace (`agent/src/place.rs`).
+const RUNTIME: &str = "/run/ztna";
+
+/// The folder that agents in the namespace have made, if any have.
+pub(crate) fn runtime_folder(name: &str) -> Option<PathBuf> {
+    let inode = fs::metadata(Path::new("/run/netns").join(name)).ok()?.ino();
+    Some(Path::new(RUNTIME).join(format!("netns-{inode}")))
+}
+
+/// Ends every process in the namespace and removes it, with what its agents kept.
 pub(super) fn delete_namespace(name: &str) {
+    let folder = runtime_folder(name);
     let pids = output(Command::new("ip").args(["netns", "pids", name])).unwrap_or_default();
     for pid in pids
         .lines()
@@ -105,4 +117,8 @@ pub(super) fn delete_namespace(name: &str) {
         let _ = kill_process(pid, Signal::KILL);
     }
     let _ = output(Command::new("ip").args(["netns", "delete", name]));
+    if let Some(folder) = folder {
+        // Most namespaces have none. The number of the namespace may soon be another's, who had better not find this.
+        let _ = fs::remove_dir_all(folder);
+    }
 }

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Test;
+use crate::lab::leftovers::runtime_folder;
+use crate::lab::namespace::Namespace;
 use crate::lab::programs::{ECHO, WEB};
 use crate::lab::site::{CABLE, WALL};
 use crate::lab::world::{World, finish_flow};
@@ -14,6 +16,7 @@ use crate::tool::content;
 pub(super) const TESTS: &[Test] = &[
     ("echo_and_files_over_a_cable", cable),
     ("the_firewall_lets_nothing_in", firewall),
+    ("a_namespace_takes_what_its_agents_kept_along", runtime_folders),
 ];
 
 const FILE: u64 = 5_000_000;
@@ -64,5 +67,15 @@ fn firewall(world: &mut World) -> Result<()> {
         world.site.outbound()? == 0,
         "the private network called out by itself"
     );
+    Ok(())
+}
+
+fn runtime_folders(_: &mut World) -> Result<()> {
+    let namespace = Namespace::new("kept")?;
+    let folder = runtime_folder(namespace.name()).context("the namespace has no number")?;
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("ztna0.lock"), "1")?;
+    drop(namespace);
+    ensure!(!folder.exists(), "{} is still there", folder.display());
     Ok(())
 }
