@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use program::client::all_registered;
+use program::client::{ServiceState, Standing};
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::reload;
 use program::station::Snapshot;
@@ -26,6 +26,16 @@ pub(crate) struct AgentSnapshot {
 }
 
 impl AgentSnapshot {
+    fn standing(&self) -> Standing<'_> {
+        let services = self.status.services.iter();
+        Standing {
+            services: services
+                .map(|(id, registered)| (id.as_str(), ServiceState::of(*registered)))
+                .collect(),
+            connected: self.status.connected,
+        }
+    }
+
     /// As far as the machine knows it; names and settings are added by whoever knows those.
     pub(crate) fn report(&self) -> Report {
         let Self {
@@ -93,8 +103,12 @@ impl Snapshot for AgentSnapshot {
         }
     }
 
-    fn health(&self) -> Result<(), String> {
-        all_registered(&self.status.services, self.status.connected)
+    fn health(&self) -> Result<String, String> {
+        self.standing().health()
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        self.standing().ready()
     }
 
     fn write(&self, uptime: Duration, text: &mut Exposition) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use program::client::all_registered;
+use program::client::{ServiceState, Standing};
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::reload;
 use program::station::Snapshot;
@@ -25,6 +25,24 @@ pub(crate) struct ConnectorSnapshot {
     services: Vec<ServiceStatus>,
 }
 
+impl ConnectorSnapshot {
+    fn standing(&self) -> Standing<'_> {
+        let state = |service: &ServiceStatus| match (service.registered, service.available) {
+            (true, _) => ServiceState::Registered,
+            (false, true) => ServiceState::Missing,
+            (false, false) => ServiceState::Withdrawn,
+        };
+        let services = self.services.iter();
+        Standing {
+            services: services
+                .map(|service| (service.id.as_str(), state(service)))
+                .collect(),
+            // Every service has a connection of its own; one of them is enough to know that the intermediate is there.
+            connected: self.services.iter().any(|service| service.registered),
+        }
+    }
+}
+
 impl Snapshot for ConnectorSnapshot {
     type Machine = Machine;
 
@@ -42,14 +60,12 @@ impl Snapshot for ConnectorSnapshot {
         }
     }
 
-    fn health(&self) -> Result<(), String> {
-        let services: Vec<_> = self
-            .services
-            .iter()
-            .map(|service| (service.id.clone(), service.registered))
-            .collect();
-        // Every service has a connection of its own; one of them is enough to know that the intermediate is there.
-        all_registered(&services, services.iter().any(|(_, registered)| *registered))
+    fn health(&self) -> Result<String, String> {
+        self.standing().health()
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        self.standing().ready()
     }
 
     fn write(&self, uptime: Duration, text: &mut Exposition) {

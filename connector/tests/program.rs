@@ -232,3 +232,38 @@ fn a_name_that_does_not_resolve_is_a_warning() {
     let (status, log) = running.end(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{log}");
 }
+
+#[test]
+fn a_dead_backend_is_told_to_probes_and_leaves_the_other_services_in_use() {
+    let site = Site::new("withdrawn");
+    let (relay, server) = start_intermediate(&intermediate_config(&site, loopback(), 0));
+    let host = loopback();
+    let files = site.issue("connector", &connector(&["*"]));
+    let config = connector_config(&site, host, &files, server);
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let health = r#""health": {"check": "tcp", "interval": "1s", "healthy": 1, "unhealthy": 1}"#;
+    let text = text.replace(r#""protocol": "tcp""#, &format!(r#""protocol": "tcp", {health}"#));
+    std::fs::write(&config, text).expect("a configuration");
+    let mut running = start_connector(&config, "mio");
+    running.expect("registered 1 of 2 services");
+    let monitor = SocketAddr::from((host, 9091));
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(page(monitor, path), (200, "ok; withdrawn: web-app\n".to_owned()));
+    }
+    let backend = std::net::TcpListener::bind((host, 8080)).expect("a backend");
+    running.expect("registered 2 of 2 services");
+    assert_eq!(page(monitor, "/healthz"), (200, "ok\n".to_owned()));
+    drop(backend);
+    running.expect("registered 1 of 2 services");
+
+    // Without the intermediate neither page is good.
+    let (status, log) = relay.end(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{log}");
+    running.expect("registered 0 of 2 services");
+    let reason = "not connected to the intermediate; not registered: echo; withdrawn: web-app\n";
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(page(monitor, path), (503, reason.to_owned()));
+    }
+    let (status, log) = running.end(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{log}");
+}

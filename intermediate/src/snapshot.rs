@@ -42,8 +42,12 @@ impl Snapshot for IntermediateSnapshot {
     }
 
     /// It listens, or it would not have answered.
-    fn health(&self) -> Result<(), String> {
-        Ok(())
+    fn health(&self) -> Result<String, String> {
+        Ok("ok".to_owned())
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        self.health()
     }
 
     fn write(&self, uptime: Duration, text: &mut Exposition) {

@@ -1,5 +1,7 @@
 //! What agents and connectors do alike: their socket, their resolver, and what they say about their link.
 
+mod standing;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,6 +15,8 @@ use runtime_io::{AskError, BindError, CommandSender, LocalAddress, UdpConfig, Ud
 use crate::explain;
 use crate::redact::Redacted;
 use crate::resolve::{Refresh, Resolving};
+
+pub use standing::{ServiceState, Standing};
 
 /// Pause while a shell has too many commands waiting.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -158,32 +162,6 @@ fn denial(status: NackStatus) -> String {
         NackStatus::AtCapacity => "the intermediate is full".to_owned(),
         NackStatus::Other(code) => format!("status {code}"),
     }
-}
-
-/// Health of a client: every service is registered.
-///
-/// # Errors
-/// Names those that are not, up to a few.
-pub fn all_registered(services: &[(ServiceId, bool)], connected: bool) -> Result<(), String> {
-    const NAMED: usize = 8;
-    let missing: Vec<&str> = services
-        .iter()
-        .filter(|(_, registered)| !registered)
-        .map(|(id, _)| id.as_str())
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let named = missing.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-    let more = match missing.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        count => format!(" and {count} more"),
-    };
-    Err(if connected {
-        format!("not registered: {named}{more}")
-    } else {
-        format!("not connected to the intermediate; not registered: {named}{more}")
-    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `/healthz` and `/metrics`: as much HTTP/1.0 as a probe and a scraper need, on threads of its own.
+//! `/healthz`, `/readyz` and `/metrics`: as much HTTP/1.0 as a probe and a scraper need, on threads of its own.
 //!
 //! Every connection carries one small request, has two seconds for it and is closed. A handful of threads accept, so
 //! slow or hostile clients can delay each other but never the packet loop.
@@ -23,11 +23,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is served.
 pub trait Pages: Send + Sync + 'static {
-    /// `Ok` while the program does what it is there for, else what is missing, short.
+    /// `Ok` while a restart could mend nothing; what is said then begins with "ok".
     ///
     /// # Errors
-    /// The reason, for people and logs.
-    fn health(&self) -> Result<(), String>;
+    /// What is missing, short, for people and logs.
+    fn health(&self) -> Result<String, String>;
+
+    /// `Ok` while the program is of any use to others, with the same words.
+    ///
+    /// # Errors
+    /// As [`Pages::health`].
+    fn ready(&self) -> Result<String, String>;
 
     /// The metrics as text; `None` if the program does not answer.
     fn metrics(&self) -> Option<String>;
@@ -135,9 +141,10 @@ fn is_complete(request: &[u8]) -> bool {
     request.windows(4).any(|w| w == b"\r\n\r\n") || request.windows(2).any(|w| w == b"\n\n")
 }
 
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 /// The whole answer to a request.
 fn respond(request: &[u8], pages: &impl Pages) -> Vec<u8> {
-    const PLAIN: &str = "text/plain; charset=utf-8";
     const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
     if !is_complete(request) {
         let status = if request.len() >= MAX_REQUEST {
@@ -163,22 +170,31 @@ fn respond(request: &[u8], pages: &impl Pages) -> Vec<u8> {
         }
     };
     match path {
-        "/healthz" => match pages.health() {
-            Ok(()) => write_response("200 OK", PLAIN, "ok\n", with_body),
-            Err(reason) => {
-                let line: String = reason
-                    .chars()
-                    .map(|c| if c.is_control() { ' ' } else { c })
-                    .collect();
-                write_response("503 Service Unavailable", PLAIN, &format!("{line}\n"), with_body)
-            }
-        },
+        "/healthz" => write_response_of(pages.health(), with_body),
+        "/readyz" => write_response_of(pages.ready(), with_body),
         "/metrics" => match pages.metrics() {
             Some(text) => write_response("200 OK", METRICS, &text, with_body),
             None => write_response("503 Service Unavailable", PLAIN, "no answer\n", with_body),
         },
-        _ => write_response("404 Not Found", PLAIN, "/healthz or /metrics\n", with_body),
+        _ => write_response(
+            "404 Not Found",
+            PLAIN,
+            "/healthz, /readyz or /metrics\n",
+            with_body,
+        ),
     }
+}
+
+/// One line about how the program is.
+fn write_response_of(health: Result<String, String>, with_body: bool) -> Vec<u8> {
+    let (status, words) = match health {
+        Ok(words) => ("200 OK", words),
+        Err(words) => ("503 Service Unavailable", words),
+    };
+    // Names of services are in it, which are any bytes that are text.
+    let words = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let line: String = words.chain(['\n']).collect();
+    write_response(status, PLAIN, &line, with_body)
 }
 
 /// Method and path of `GET /path?query HTTP/1.x`.

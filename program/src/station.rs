@@ -37,11 +37,17 @@ pub trait Snapshot: Send + 'static {
     /// Copies what is needed; runs in the packet loop.
     fn take(machine: &Self::Machine, stats: &ShellStats) -> Self;
 
-    /// Whether the program does what it is there for.
+    /// As [`Pages::health`]: whether the program and its connections are well.
     ///
     /// # Errors
     /// What is missing, short.
-    fn health(&self) -> Result<(), String>;
+    fn health(&self) -> Result<String, String>;
+
+    /// As [`Pages::ready`]: whether there is anything that it can do now.
+    ///
+    /// # Errors
+    /// What is missing, short.
+    fn ready(&self) -> Result<String, String>;
 
     /// Writes the role's families.
     fn write(&self, uptime: Duration, text: &mut Exposition);
@@ -75,8 +81,12 @@ impl<S: Snapshot> Station<S> {
 }
 
 impl<S: Snapshot> Pages for Station<S> {
-    fn health(&self) -> Result<(), String> {
+    fn health(&self) -> Result<String, String> {
         self.snapshot()?.health()
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        self.snapshot()?.ready()
     }
 
     fn metrics(&self) -> Option<String> {

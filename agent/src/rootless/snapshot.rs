@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use program::client::all_registered;
+use program::client::{ServiceState, Standing};
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::station::Snapshot;
 use proto_core::agent::{AgentStats, AgentStatus};
@@ -45,8 +45,12 @@ impl Snapshot for ForwardSnapshot {
         }
     }
 
-    fn health(&self) -> Result<(), String> {
-        all_registered(&self.status.services, self.status.connected)
+    fn health(&self) -> Result<String, String> {
+        self.standing().health()
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        self.standing().ready()
     }
 
     fn write(&self, uptime: Duration, text: &mut Exposition) {
@@ -81,6 +85,16 @@ impl Snapshot for ForwardSnapshot {
 }
 
 impl ForwardSnapshot {
+    fn standing(&self) -> Standing<'_> {
+        let services = self.status.services.iter();
+        Standing {
+            services: services
+                .map(|(id, registered)| (id.as_str(), ServiceState::of(*registered)))
+                .collect(),
+            connected: self.status.connected,
+        }
+    }
+
     fn gauges(&self, text: &mut Exposition) {
         let status = &self.status;
         let registered = status.services.iter().filter(|(_, registered)| *registered);

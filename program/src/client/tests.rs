@@ -1,30 +1,5 @@
 use super::*;
 
-fn services(list: &[(&str, bool)]) -> Vec<(ServiceId, bool)> {
-    let service = |(id, registered): &(&str, bool)| (ServiceId::parse(id.as_bytes()).unwrap(), *registered);
-    list.iter().map(service).collect()
-}
-
-#[test]
-fn health_names_what_is_missing() {
-    assert_eq!(
-        all_registered(&services(&[("a", true), ("b", true)]), true),
-        Ok(())
-    );
-    assert_eq!(
-        all_registered(&services(&[("a", true), ("b", false)]), true),
-        Err("not registered: b".to_owned())
-    );
-    assert_eq!(
-        all_registered(&services(&[("a", false)]), false),
-        Err("not connected to the intermediate; not registered: a".to_owned())
-    );
-    let names: Vec<String> = (0..10).map(|n| format!("s{n}")).collect();
-    let many: Vec<(&str, bool)> = names.iter().map(|name| (name.as_str(), false)).collect();
-    let text = all_registered(&services(&many), true).unwrap_err();
-    assert!(text.ends_with("s6, s7 and 2 more"), "{text}");
-}
-
 #[test]
 fn a_client_binds_what_it_is_told() {
     let socket = bind(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();

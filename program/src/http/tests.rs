@@ -3,8 +3,12 @@ use super::*;
 struct Fixed(Result<(), String>);
 
 impl Pages for Fixed {
-    fn health(&self) -> Result<(), String> {
-        self.0.clone()
+    fn health(&self) -> Result<String, String> {
+        self.0.clone().map(|()| "ok".to_owned())
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        self.0.clone().map(|()| "ok; withdrawn: echo".to_owned())
     }
 
     fn metrics(&self) -> Option<String> {
@@ -28,6 +32,7 @@ fn both_pages_answer() {
         response("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", &well()),
         "HTTP/1.0 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n"
     );
+    assert!(response("GET /readyz HTTP/1.0\n\n", &well()).ends_with("\r\n\r\nok; withdrawn: echo\n"));
     assert!(response("GET /metrics?x=1 HTTP/1.0\n\n", &well()).ends_with(
         "version=0.0.4; charset=utf-8\r\nContent-Length: 9\r\nConnection: close\r\n\r\nztna_x 1\n"
     ));
