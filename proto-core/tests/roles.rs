@@ -21,6 +21,8 @@ mod relay;
 mod service;
 #[path = "roles/setup.rs"]
 mod setup;
+#[path = "roles/size.rs"]
+mod size;
 #[path = "roles/tunnel.rs"]
 mod tunnel;
 

@@ -77,6 +77,11 @@ impl PathSize {
         self.searching.is_some()
     }
 
+    /// When the present state of a search is to be told.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.searching
+    }
+
     /// A search begins; `most` is the largest size that can come of it.
     pub(super) fn search(&mut self, most: usize, now: Instant) {
         self.told = self.told.min(most);

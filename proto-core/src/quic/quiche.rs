@@ -354,8 +354,17 @@ impl QuicheConnection {
     /// it may probe at all: the last flight of a client's handshake would become one datagram of that size, lost with every
     /// repetition where the path carries less. So it is given what the path is known to carry; only when it has nothing
     /// left for that, more, and what it writes then is a probe.
+    ///
+    /// Towards an address that is not validated it pads whatever it writes to all that it is given (RFC 9000 §8.2.1): that
+    /// has to be what any path carries, or a peer that moved to a smaller path would hear nothing and never answer.
+    /// DATAGRAMs that are longer wait for the validation, for a round trip in most cases.
     fn write(&mut self, out: &mut [u8]) -> quiche::Result<(usize, quiche::SendInfo, bool)> {
-        let room = out.len().min(self.size.limit());
+        let most = if self.unvalidated.is_some() {
+            BASE
+        } else {
+            self.size.limit()
+        };
+        let room = out.len().min(most);
         match self.connection.send(&mut out[..room]) {
             Err(quiche::Error::Done) if room < out.len() && self.may_probe() => {
                 let (len, info) = self.connection.send(out)?;
@@ -443,7 +452,13 @@ impl Connection for QuicheConnection {
                     is_probe,
                 })
             }
-            Err(quiche::Error::Done) => None,
+            Err(quiche::Error::Done) => {
+                // The library notices the loss of a probe when it writes.
+                if self.size.is_searching() {
+                    self.read_size(now);
+                }
+                None
+            }
             Err(error) => {
                 let _ = self.connection.close(false, 1, error.to_string().as_bytes());
                 None
@@ -453,7 +468,7 @@ impl Connection for QuicheConnection {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let probe = self.unvalidated.map(|(_, at)| at);
-        [self.connection.timeout_instant(), probe]
+        [self.connection.timeout_instant(), probe, self.size.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -590,10 +605,12 @@ impl Connection for QuicheConnection {
                         return Some(path);
                     }
                 }
-                quiche::PathEvent::Validated(..)
-                | quiche::PathEvent::FailedValidation(..)
-                | quiche::PathEvent::Closed(..)
-                | quiche::PathEvent::ReusedSourceConnectionId(..) => {}
+                quiche::PathEvent::Validated(local, remote)
+                | quiche::PathEvent::FailedValidation(local, remote) => {
+                    let path = FourTuple { local, remote };
+                    self.unvalidated.take_if(|(pending, _)| *pending == path);
+                }
+                quiche::PathEvent::Closed(..) | quiche::PathEvent::ReusedSourceConnectionId(..) => {}
                 quiche::PathEvent::PmtuUpdated { .. } => self.read_size(self.last_seen),
                 // The library may add events; a later one changes nothing for us until we read it.
                 _ => {}

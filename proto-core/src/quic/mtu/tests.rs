@@ -1,6 +1,7 @@
 //! What is told of a path, and when it is doubted.
 
 use super::*;
+use crate::test_origin::origin;
 
 const MOST: usize = 1_452;
 const RTT: Duration = Duration::from_millis(20);
@@ -19,7 +20,7 @@ fn settled(limit: usize, now: Instant) -> PathSize {
 
 #[test]
 fn nothing_smaller_is_told_before_a_search_is_over() {
-    let start = Instant::now();
+    let start = origin();
     let mut size = PathSize::new(MOST);
     size.search(MOST, start);
     for (at, limit) in [(0, BASE), (200, 1_326), (400, 1_357)] {
@@ -38,7 +39,7 @@ fn nothing_smaller_is_told_before_a_search_is_over() {
 
 #[test]
 fn the_largest_size_ends_a_search_at_once() {
-    let start = Instant::now();
+    let start = origin();
     let mut size = PathSize::new(MOST);
     size.search(MOST, start);
     size.found(MOST, false, start);
@@ -47,7 +48,7 @@ fn the_largest_size_ends_a_search_at_once() {
 
 #[test]
 fn a_search_that_takes_long_is_told_as_far_as_it_is_and_then_step_by_step() {
-    let start = Instant::now();
+    let start = origin();
     let mut size = PathSize::new(MOST);
     size.search(MOST, start);
     size.found(1_326, false, start + SEARCH);
@@ -58,7 +59,7 @@ fn a_search_that_takes_long_is_told_as_far_as_it_is_and_then_step_by_step() {
 
 #[test]
 fn a_peer_that_takes_less_bounds_what_is_hoped_for() {
-    let start = Instant::now();
+    let start = origin();
     let mut size = PathSize::new(MOST);
     size.search(1_350, start);
     assert_eq!(size.told(), 1_350);
@@ -68,7 +69,7 @@ fn a_peer_that_takes_less_bounds_what_is_hoped_for() {
 
 #[test]
 fn a_doubt_changes_what_is_told_only_once_it_is_proven() {
-    let start = Instant::now();
+    let start = origin();
     for (limit, told) in [(MOST, MOST), (1_326, 1_326)] {
         let mut size = settled(MOST, start);
         size.search(size.told(), start);
@@ -87,7 +88,7 @@ fn a_doubt_changes_what_is_told_only_once_it_is_proven() {
 
 /// Sends long packets every 10 ms of which every `one_in`th is lost; how many alarms that gives in how long.
 fn alarms(one_in: u64, seconds: u64) -> usize {
-    let start = Instant::now();
+    let start = origin();
     let mut size = settled(MOST, start);
     let mut alarms = 0;
     let mut lost = 0;
@@ -119,7 +120,7 @@ fn a_path_that_loses_everything_is_asked_ever_less() {
 
 #[test]
 fn few_long_packets_far_apart_are_enough() {
-    let start = Instant::now();
+    let start = origin();
     let mut size = settled(MOST, start);
     // A host that repeats one segment: after 200 ms, 400 ms, 800 ms. Each loss is known when the next one leaves.
     for (lost, at) in [0, 200, 600, 1_400].into_iter().enumerate() {
@@ -140,7 +141,7 @@ fn few_long_packets_far_apart_are_enough() {
 
 #[test]
 fn short_packets_are_not_watched() {
-    let start = Instant::now();
+    let start = origin();
     let mut size = settled(MOST, start);
     for at in 0..1_000 {
         size.on_sent(BASE, || 0, start + after(at));
@@ -151,7 +152,7 @@ fn short_packets_are_not_watched() {
 
 #[test]
 fn losses_are_waited_for_on_a_slow_path() {
-    let start = Instant::now();
+    let start = origin();
     let mut size = settled(MOST, start);
     for at in 0..100 {
         size.on_sent(MOST, || 0, start + after(at * 10));

@@ -1,0 +1,104 @@
+//! Stories of legs that carry less than others. Real QUIC only: the stand-in believes in one size.
+
+use std::time::Duration;
+
+use proto_core::machine::SendError;
+use proto_core::routing::packet;
+use proto_core::sim::{HostId, LinkConfig};
+
+use crate::people::AgentHost;
+use crate::setup::{DELAY, Quic, RealQuic, Scene, udp};
+
+const AGENT: &str = "198.51.100.1:1111";
+const CONNECTOR: &str = "203.0.113.1:3333";
+const ECHO: &[crate::people::Service<'static>] = &[("echo", "10.100.0.1")];
+const INNER_AGENT: &str = "10.9.0.1:5000";
+const SERVICE: &str = "10.100.0.1:9999";
+
+/// IPv4 and UDP outside, QUIC around a DATAGRAM, and the wrapper of the service.
+const OUTSIDE: usize = 28 + 32;
+const WRAPPER: usize = 2 + 4;
+
+fn carrying(mtu: usize) -> LinkConfig {
+    LinkConfig {
+        mtu,
+        ..LinkConfig::new(DELAY)
+    }
+}
+
+/// An agent and a connector whose legs carry this much, when both have been measured.
+fn legs(agent_leg: usize, connector_leg: usize) -> (Scene<RealQuic>, HostId<AgentHost<RealQuic>>) {
+    let mut scene = Scene::new(RealQuic::new());
+    let provider = scene.quic.client(&["connector.*.ztna"]);
+    let connector = scene.new_connector(provider, CONNECTOR, ECHO);
+    let connector = scene.world.add("connector", CONNECTOR, connector);
+    scene
+        .world
+        .set_link(connector, scene.relay, carrying(connector_leg));
+    scene.await_connector(connector, Duration::from_secs(5));
+    let agent = scene.starting_agent("agent", AGENT, &["agent.*.ztna"], ECHO);
+    scene.world.set_link(agent, scene.relay, carrying(agent_leg));
+    scene.await_agent(agent, Duration::from_secs(5));
+    scene.world.run_for(Duration::from_secs(5));
+    (scene, agent)
+}
+
+#[test]
+fn the_least_path_of_quic_carries_handshakes_and_registrations_at_once() {
+    let mut scene = Scene::new(RealQuic::new());
+    scene.world.set_default_link(carrying(1_200 + 28));
+    let agent = scene.starting_agent("agent", AGENT, &["agent.*.ztna"], ECHO);
+    // Retry, handshake and registration take a round trip each; what was lost would be repeated after a second.
+    scene.await_agent(agent, 8 * DELAY);
+}
+
+#[test]
+fn the_interface_follows_the_leg_of_the_agent() {
+    for leg in [1_500, 1_400, 1_300] {
+        let (mut scene, agent) = legs(leg, 1_500);
+        let mtu = (leg - OUTSIDE).min(1_420) - WRAPPER;
+        assert_eq!(scene.world[agent].machine.path_mtu(), Some(mtu));
+        let payload = vec![7; mtu - 28];
+        assert_eq!(
+            scene.ask(agent, INNER_AGENT, SERVICE, &payload),
+            [udp(SERVICE, INNER_AGENT, &payload)]
+        );
+        let large = udp(INNER_AGENT, SERVICE, &vec![7; mtu - 27]);
+        assert_eq!(scene.send_packet(agent, &large), Err(SendError::TooLarge));
+    }
+}
+
+#[test]
+fn the_intermediate_answers_for_a_smaller_leg_of_the_connector() {
+    let (mut scene, agent) = legs(1_500, 1_400);
+    let mtu = scene.world[agent].machine.path_mtu().unwrap();
+    assert_eq!(mtu, 1_420 - WRAPPER);
+    scene
+        .send_packet(agent, &udp(INNER_AGENT, SERVICE, &vec![7; mtu - 28]))
+        .unwrap();
+    scene.world.run_for(4 * DELAY);
+    let answers = scene.packets(agent);
+    let parsed = packet::parse(&answers[0]).unwrap();
+    assert_eq!(parsed.kind, packet::Kind::IcmpError);
+    let fits = usize::from(u16::from_be_bytes([answers[0][26], answers[0][27]]));
+    assert_eq!(fits, 1_400 - OUTSIDE);
+    let payload = vec![7; fits - 28];
+    assert_eq!(
+        scene.ask(agent, INNER_AGENT, SERVICE, &payload),
+        [udp(SERVICE, INNER_AGENT, &payload)]
+    );
+}
+
+#[test]
+fn nobody_is_told_a_size_while_it_is_searched() {
+    let mut scene = Scene::new(RealQuic::new());
+    scene.connector("connector", CONNECTOR, ECHO);
+    let agent = scene.agent("agent", AGENT, ECHO);
+    let large = udp(INNER_AGENT, SERVICE, &[7; 1_350]);
+    assert_eq!(scene.send_packet(agent, &large), Err(SendError::NotReady));
+    assert_eq!(scene.packets(agent), Vec::<Vec<u8>>::new());
+    // The interface may have its full size all the time.
+    assert_eq!(scene.world[agent].machine.path_mtu(), Some(1_420 - WRAPPER));
+    scene.world.run_for(3 * DELAY);
+    scene.send_packet(agent, &large).unwrap();
+}
