@@ -207,14 +207,18 @@ impl Link {
         }
     }
 
-    /// Registers for these services from now on, over the connection there is.
+    /// Registers for these services from now on, over the connection there is. One that stays is in use throughout.
     pub(crate) fn set_services<Q: Provider>(
         &mut self,
         pool: &mut Pool<Q>,
         services: Vec<ServiceId>,
         now: Instant,
     ) {
-        self.registrar = Registrar::new(self.role, services.clone());
+        let mut registrar = Registrar::new(self.role, services.clone());
+        if self.connection().is_some() {
+            registrar.succeed(&self.registrar, now);
+        }
+        self.registrar = registrar;
         self.services = services;
         // What was said about the old ones would be taken for the new ones.
         self.events.retain(|event| match event {
@@ -225,7 +229,6 @@ impl Link {
             | LinkEvent::Unreachable { .. } => true,
         });
         if self.connection().is_some() {
-            self.registrar.handle_connected(now);
             self.drive_registrar(pool, now);
         }
     }

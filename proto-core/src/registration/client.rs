@@ -153,6 +153,34 @@ impl Registrar {
         }
     }
 
+    /// Takes the place of `before` on the connection that it has: what it has registered stays so, and is reported again
+    /// because its index may be another; the rest is asked for.
+    pub fn succeed(&mut self, before: &Self, now: Instant) {
+        self.handle_disconnected();
+        if !before.connected {
+            return;
+        }
+        self.connected = true;
+        let now = self.observe(now);
+        let held = before.services.iter();
+        let held: BTreeSet<ServiceId> = held
+            .filter(|service| service.state == State::Registered)
+            .map(|service| service.id.clone())
+            .collect();
+        for index in (0..).map(ServiceIndex).take(self.services.len()) {
+            let Some(entry) = self.entry_mut(index) else {
+                continue;
+            };
+            if held.contains(&entry.id) {
+                entry.asked = true;
+                self.set_state(index, State::Registered);
+                self.report(index, RegistrationEvent::Registered(index));
+            } else {
+                self.ask(index, 0, now);
+            }
+        }
+    }
+
     /// The connection is gone, and every registration with it.
     pub fn handle_disconnected(&mut self) {
         self.connected = false;

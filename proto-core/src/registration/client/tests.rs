@@ -260,3 +260,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_successor_keeps_what_is_registered_and_asks_for_the_rest() {
+    let now = origin();
+    let mut before = registrar(&["gone", "kept", "unanswered"]);
+    before.handle_connected(now);
+    sends(&mut before);
+    before.handle_registered(b"gone", now);
+    before.handle_registered(b"kept", now);
+    let mut after = registrar(&["kept", "new", "unanswered"]);
+    after.succeed(&before, now);
+    assert!(after.is_registered(FIRST) && !after.is_registered(SECOND));
+    assert_eq!(events(&mut after), [RegistrationEvent::Registered(FIRST)]);
+    assert_eq!(sends(&mut after), [SECOND, ServiceIndex(2)]);
+    // An answer to its predecessor comes late and is good for both.
+    after.handle_registered(b"unanswered", now);
+    after.handle_registered(b"new", now);
+    assert!(after.all_registered());
+
+    // Nothing is held without a connection.
+    before.handle_disconnected();
+    let mut after = registrar(&["kept"]);
+    after.succeed(&before, now);
+    assert!(!after.is_registered(FIRST) && sends(&mut after).is_empty());
+    after.handle_connected(now);
+    assert_eq!(sends(&mut after), [FIRST]);
+}
