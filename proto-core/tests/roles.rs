@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
+#[path = "roles/changes.rs"]
+mod changes;
 #[path = "roles/contract.rs"]
 mod contract;
 #[path = "roles/healing.rs"]
@@ -58,6 +60,10 @@ stories! {
         datagrams_of_any_size_find_their_way_back
         the_end_waits_for_running_streams_and_takes_no_new_ones
         the_end_waits_no_longer_than_it_was_told;
+    changes:
+        a_service_without_a_backend_is_answered_for_until_it_returns
+        sessions_outlive_every_change_but_the_end_of_their_service
+        an_agent_goes_on_with_what_it_keeps_and_learns_what_is_new;
     relay:
         clients_are_told_where_they_are_seen
         a_moved_client_is_told_its_new_address

@@ -330,13 +330,21 @@ pub struct EchoBackends {
     pub opened: usize,
     /// How many are open now.
     pub open: usize,
+    /// Where the newest was opened.
+    pub last: Option<std::net::SocketAddr>,
+    /// Whether nobody listens: checks and new flows are refused. What is open stays.
+    pub sick: bool,
 }
 
 /// How many bytes an echoing stream holds before it takes no more.
 const ECHO_WINDOW: usize = 64 * 1024;
 
 impl BackendModel for EchoBackends {
-    fn open(&mut self, flow: FlowId, _: Transport, _: std::net::SocketAddr) -> Result<(), Refusal> {
+    fn open(&mut self, flow: FlowId, _: Transport, address: std::net::SocketAddr) -> Result<(), Refusal> {
+        if self.sick {
+            return Err(Refusal::Refused);
+        }
+        self.last = Some(address);
         self.streams.insert(flow, (Vec::new(), true));
         self.opened += 1;
         self.open = self.streams.len();
@@ -370,6 +378,14 @@ impl BackendModel for EchoBackends {
         if let Some((_, more)) = self.streams.get_mut(&flow) {
             *more = false;
         }
+    }
+
+    fn probe(&mut self, _: std::net::SocketAddr) -> Option<Result<Vec<u8>, Refusal>> {
+        Some(if self.sick {
+            Err(Refusal::Refused)
+        } else {
+            Ok(Vec::new())
+        })
     }
 
     fn is_finished(&self, flow: FlowId) -> bool {

@@ -17,15 +17,15 @@ use crate::people::{ConnectorHost, endpoint};
 use crate::setup::{DELAY, Quic, Scene};
 
 const AGENT: &str = "198.51.100.1:1111";
-const CONNECTOR: &str = "203.0.113.1:3333";
+pub(crate) const CONNECTOR: &str = "203.0.113.1:3333";
 
 /// The connector has an address for it; the agent has another.
-const ECHO: (&str, &str) = ("echo", "10.100.0.1");
+pub(crate) const ECHO: (&str, &str) = ("echo", "10.100.0.1");
 
-const STREAM: ListenerIndex = ListenerIndex(0);
+pub(crate) const STREAM: ListenerIndex = ListenerIndex(0);
 const SOCKS: ListenerIndex = ListenerIndex(1);
 const DATAGRAM: ListenerIndex = ListenerIndex(2);
-const OTHER: ListenerIndex = ListenerIndex(3);
+pub(crate) const OTHER: ListenerIndex = ListenerIndex(3);
 
 pub(crate) type Local<Q> = LocalsHost<Forwarder<<Q as Quic>::Provider>>;
 
@@ -53,14 +53,14 @@ pub(crate) fn forward_config(local: &str, agent: AgentConfig) -> ForwardConfig {
     }
 }
 
-struct Told<Q: Quic> {
-    scene: Scene<Q>,
-    agent: HostId<Local<Q>>,
-    connector: HostId<ConnectorHost<Q>>,
+pub(crate) struct Told<Q: Quic> {
+    pub(crate) scene: Scene<Q>,
+    pub(crate) agent: HostId<Local<Q>>,
+    pub(crate) connector: HostId<ConnectorHost<Q>>,
 }
 
 impl<Q: Quic> Told<Q> {
-    fn new(quic: Q, names: &[&str]) -> Self {
+    pub(crate) fn new(quic: Q, names: &[&str]) -> Self {
         let mut scene = Scene::new(quic);
         let connector = scene.connector("connector", CONNECTOR, &[ECHO]);
         let agent = agent(&mut scene, names);
@@ -71,18 +71,18 @@ impl<Q: Quic> Told<Q> {
         }
     }
 
-    fn connect(&mut self, listener: ListenerIndex, words: &[u8], ends: bool) -> FlowId {
+    pub(crate) fn connect(&mut self, listener: ListenerIndex, words: &[u8], ends: bool) -> FlowId {
         let program = Program::saying(words.to_vec(), ends);
         let connect = |host: &mut Local<Q>, now| host.connect(listener, program, now);
         self.scene.world.with(self.agent, connect).unwrap()
     }
 
-    fn program(&self, flow: FlowId) -> &Program {
+    pub(crate) fn program(&self, flow: FlowId) -> &Program {
         self.scene.world[self.agent].program(flow).unwrap()
     }
 
     #[track_caller]
-    fn until(&mut self, flow: FlowId, is: impl Fn(&Program) -> bool, within: Duration) {
+    pub(crate) fn until(&mut self, flow: FlowId, is: impl Fn(&Program) -> bool, within: Duration) {
         let agent = self.agent;
         let is = |program: Option<&Program>| program.is_some_and(&is);
         self.scene
@@ -92,7 +92,7 @@ impl<Q: Quic> Told<Q> {
 
     /// Why a program did not reach its service, and after which time it heard.
     #[track_caller]
-    fn refused(&mut self, flow: FlowId, within: Duration) -> (NotReached, Duration) {
+    pub(crate) fn refused(&mut self, flow: FlowId, within: Duration) -> (NotReached, Duration) {
         let begun = self.scene.world.elapsed();
         self.until(flow, |program| program.reset, within);
         let took = self.scene.world.elapsed() - begun;
@@ -301,7 +301,7 @@ pub(crate) fn datagrams_of_any_size_find_their_way_back<Q: Quic>(quic: Q) {
 }
 
 /// What a program says from now on.
-fn say<Q: Quic>(told: &mut Told<Q>, flow: FlowId, words: &[u8], ends: bool) {
+pub(crate) fn say<Q: Quic>(told: &mut Told<Q>, flow: FlowId, words: &[u8], ends: bool) {
     let more = |host: &mut Local<Q>, now| {
         let change = |program: &mut Program| {
             program.words.extend_from_slice(words);

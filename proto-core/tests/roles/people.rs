@@ -33,7 +33,7 @@ pub(crate) fn endpoint() -> IntermediateEndpoint {
     }
 }
 
-fn agent_config(local: &str, services: &[Service<'_>]) -> AgentConfig {
+pub(crate) fn agent_config(local: &str, services: &[Service<'_>]) -> AgentConfig {
     AgentConfig {
         intermediate: endpoint(),
         local: local.parse().unwrap(),
@@ -150,6 +150,23 @@ impl<Q: Quic> Scene<Q> {
     }
 }
 
+/// A connector whose services are echoes of UDP and TCP.
+pub(crate) fn connector_config(local: &str, services: &[Service<'_>]) -> ConnectorConfig {
+    ConnectorConfig {
+        intermediate: endpoint(),
+        local: local.parse().unwrap(),
+        services: services
+            .iter()
+            .map(|(id, virtual_address)| ConnectorService {
+                id: ServiceId::parse(id.as_bytes()).unwrap(),
+                offer: Offer::single(BACKEND.parse().unwrap(), Protocol::Both),
+                virtual_addresses: vec![virtual_address.parse().unwrap()],
+            })
+            .collect(),
+        limits: NetstackLimits::default(),
+    }
+}
+
 /// The first service of an agent.
 pub(crate) const FIRST: ServiceIndex = ServiceIndex(0);
 
@@ -159,26 +176,14 @@ pub(crate) type ConnectorHost<Q> = BackendsHost<Connector<<Q as Quic>::Provider>
 pub(crate) const BACKEND: &str = "10.200.0.1:9999";
 
 impl<Q: Quic> Scene<Q> {
-    /// A connector that is not part of the world yet: to restart one. Its services are echoes of UDP and TCP.
+    /// A connector that is not part of the world yet: to restart one.
     pub(crate) fn new_connector(
         &mut self,
         provider: Q::Provider,
         address: &str,
         services: &[Service<'_>],
     ) -> ConnectorHost<Q> {
-        let config = ConnectorConfig {
-            intermediate: endpoint(),
-            local: address.parse().unwrap(),
-            services: services
-                .iter()
-                .map(|(id, virtual_address)| ConnectorService {
-                    id: ServiceId::parse(id.as_bytes()).unwrap(),
-                    offer: Offer::single(BACKEND.parse().unwrap(), Protocol::Both),
-                    virtual_addresses: vec![virtual_address.parse().unwrap()],
-                })
-                .collect(),
-            limits: NetstackLimits::default(),
-        };
+        let config = connector_config(address, services);
         let (seed, now) = (self.world.draw_seed(), self.world.now());
         BackendsHost::new(
             Connector::new(config, provider, &seed, now),
