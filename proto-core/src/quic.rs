@@ -24,7 +24,10 @@ use std::fmt;
 use std::time::Instant;
 
 pub use datagram::Datagram;
-pub use pool::{ACK_AFTER, ACK_HOLD, ACK_QUIET, Pool, PoolConfig, PoolEvent, PoolStats, STATELESS_SLOTS};
+pub use pool::{
+    ACK_AFTER, ACK_BEHIND, ACK_HOLD, ACK_QUIET, CROWDED, Pool, PoolConfig, PoolEvent, PoolStats,
+    STATELESS_SLOTS,
+};
 
 use crate::machine::FourTuple;
 

@@ -19,13 +19,19 @@ const ALWAYS_FITS: usize = 1100;
 
 impl<Q: Provider> Intermediate<Q> {
     pub(super) fn on_readable(&mut self, id: ConnId, now: Instant) {
+        let mut last = None;
         while let Some(datagram) = self.pool.poll_datagram(id) {
-            self.on_datagram(id, datagram, now);
+            last = self.on_datagram(id, datagram, now).or(last);
+        }
+        // An agent that sends more than its connector takes is slowed down before its packets are, not after.
+        if let Some(connector) = last {
+            self.pool.acknowledge_behind(id, connector);
         }
         self.stats.dropped.stream_bytes += self.pool.discard_streams(id) as u64;
     }
 
-    fn on_datagram(&mut self, id: ConnId, mut datagram: Datagram, now: Instant) {
+    /// Handles one DATAGRAM; the connector, if it went to one.
+    fn on_datagram(&mut self, id: ConnId, mut datagram: Datagram, now: Instant) -> Option<ConnId> {
         let received = datagram.len() as u64;
         let connector = match parse_from_client(&datagram) {
             Ok(FromClient::Register {
@@ -38,7 +44,7 @@ impl<Q: Provider> Intermediate<Q> {
                     self.ask_who(id);
                 }
                 self.register(id, role, &service);
-                return;
+                return None;
             }
             Ok(FromClient::Routed { service, packet_at }) => {
                 let connector = self.registry.route(id, service);
@@ -48,32 +54,33 @@ impl<Q: Provider> Intermediate<Q> {
             Ok(FromClient::Packet) => match self.registry.role(id) {
                 Some(Role::Connector) => {
                     self.reply(id, datagram, received, now);
-                    return;
+                    return None;
                 }
                 Some(Role::Agent) => self.registry.route_implicit(id),
                 None => Err(Unroutable::NotRegistered),
             },
             Err(Malformed::NotAnIpPacket) => {
                 self.stats.dropped.not_ip += 1;
-                return;
+                return None;
             }
             Err(
                 Malformed::Empty | Malformed::Truncated | Malformed::UnknownType(_) | Malformed::InvalidValue,
             ) => {
                 self.stats.dropped.malformed += 1;
-                return;
+                return None;
             }
         };
         match connector {
             Ok(connector) => {
                 if self.flows.outbound(id, connector, &mut datagram, now).is_err() {
                     self.stats.dropped.flow_refused += 1;
-                    return;
+                    return None;
                 }
                 if self.flows.wants_introduction(now) {
                     datagram = self.introduce(id, connector, datagram);
                 }
                 self.relay(id, connector, datagram, received);
+                return Some(connector);
             }
             Err(Unroutable::NoConnector) => {
                 self.stats.dropped.no_connector += 1;
@@ -82,6 +89,7 @@ impl<Q: Provider> Intermediate<Q> {
             Err(Unroutable::NotRegistered) => self.stats.dropped.not_registered += 1,
             Err(Unroutable::Ambiguous) => self.stats.dropped.ambiguous += 1,
         }
+        None
     }
 
     /// Tells a connector that asked who sends this packet: around it, or ahead of it if that does not fit.

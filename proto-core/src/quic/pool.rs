@@ -8,6 +8,10 @@
 //! Acknowledgements are held back for a moment ([`ACK_HOLD`], or [`ACK_AFTER`] packets), because QUIC stacks write one
 //! whenever they are asked to send: one acknowledgement per batch instead of one per packet. Who breaks a silence
 //! ([`ACK_QUIET`]) is answered at once.
+//!
+//! DATAGRAMs have no flow control, and a relay that acknowledges everything invites more than it can pass on. So the
+//! acknowledgements of one connection can be tied to the queue of another ([`Pool::acknowledge_behind`]): while that is
+//! crowded, the sender's own congestion window holds back what would only be dropped after it was decrypted.
 
 mod config;
 mod door;
@@ -24,7 +28,7 @@ use ::slab::Slab;
 pub use config::{PoolConfig, PoolEvent, PoolStats};
 pub use door::STATELESS_SLOTS;
 use door::Stateless;
-use slot::Slot;
+use slot::{Behind, Slot};
 
 use super::accept::FrontDoor;
 use super::header::{Header, LongKind};
@@ -47,6 +51,13 @@ pub const ACK_AFTER: u32 = 16;
 /// After how long a silence the next packet is acknowledged at once: nothing suggests that company is on its way, and a
 /// keepalive then costs one wake-up instead of two.
 pub const ACK_QUIET: Duration = Duration::from_millis(100);
+
+/// How long acknowledgements wait for a crowded queue at most: they then go out, so that a slow receiver narrows its senders'
+/// windows and never stops what they send to others. A peer's probe timeout allows for `max_ack_delay` (25 ms).
+pub const ACK_BEHIND: Duration = Duration::from_millis(5);
+
+/// A queue with more DATAGRAMs than this is crowded: what one connection may have on the way however slow it is.
+pub const CROWDED: usize = 256;
 
 /// Connection ids of ours that a peer holds at one time: the one in use and one to change to.
 const CIDS_PER_CONNECTION: usize = 2;
@@ -254,6 +265,22 @@ impl<Q: Provider> Pool<Q> {
         self.slot(id).map_or(0, |slot| slot.connection.datagram_space())
     }
 
+    /// Lets the acknowledgements of `id` wait while the queue of `queue` is crowded, for [`ACK_BEHIND`] at most.
+    pub fn acknowledge_behind(&mut self, id: ConnId, queue: ConnId) {
+        if !self.is_crowded(queue) {
+            return;
+        }
+        let until = self.now + ACK_BEHIND;
+        if let Some(slot) = self.slot_mut(id) {
+            slot.behind.get_or_insert(Behind { queue, until });
+        }
+    }
+
+    fn is_crowded(&self, queue: ConnId) -> bool {
+        self.slot(queue)
+            .is_some_and(|slot| slot.connection.datagrams_queued() > CROWDED)
+    }
+
     /// Asks the peer for a sign of life.
     pub fn ping(&mut self, id: ConnId) {
         if let Some(slot) = self.slot_mut(id) {
@@ -366,7 +393,10 @@ impl<Q: Provider> Pool<Q> {
         slot.unacked += 1;
         let heard = slot.heard.replace(self.now);
         let after_silence = heard.is_some_and(|at| self.now.saturating_duration_since(at) >= ACK_QUIET);
-        let flush = !was_established || !slot.established() || slot.unacked >= ACK_AFTER || after_silence;
+        // What waits was held back by the congestion window, and the packet may have opened it.
+        let waiting = slot.connection.datagrams_queued() > 0;
+        let flush =
+            !was_established || !slot.established() || waiting || slot.unacked >= ACK_AFTER || after_silence;
         if flush {
             self.mark_dirty(id);
         } else if !slot.dirty && slot.hold.is_none() {

@@ -7,6 +7,15 @@ use super::PoolEvent;
 use crate::id::ConnId;
 use crate::quic::{Cid, CloseReason, Connection, State};
 
+/// What acknowledgements wait for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Behind {
+    /// The connection whose queue is crowded.
+    pub(super) queue: ConnId,
+    /// They go out then, whatever the queue is like.
+    pub(super) until: Instant,
+}
+
 #[derive(Debug)]
 pub(super) struct Slot<C> {
     pub(super) id: ConnId,
@@ -23,6 +32,8 @@ pub(super) struct Slot<C> {
     pub(super) touched: bool,
     /// Until when an acknowledgement may wait.
     pub(super) hold: Option<Instant>,
+    /// Whose queue an acknowledgement waits for.
+    pub(super) behind: Option<Behind>,
     /// When a packet for this connection came last.
     pub(super) heard: Option<Instant>,
     /// Packets received since the last flush.
@@ -43,6 +54,7 @@ impl<C: Connection> Slot<C> {
             dirty: false,
             touched: false,
             hold: None,
+            behind: None,
             heard: None,
             unacked: 0,
             reported_established: false,

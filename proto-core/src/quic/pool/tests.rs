@@ -300,6 +300,108 @@ fn a_packet_after_a_silence_is_acknowledged_at_once() {
 }
 
 #[test]
+fn what_the_window_held_back_leaves_with_the_acknowledgement_that_opens_it() {
+    let (mut wire, _, server) = Wire::established(false);
+    while wire.server.send_datagram(server, vec![3; 1000].into()).is_ok() {}
+    for (bytes, stride) in sent_to(&mut wire) {
+        wire.deliver_to_client(&bytes, stride);
+    }
+    assert!(wire.server.datagram_space(server) < 1024, "nothing is held back");
+    let (transmit, bytes) = wire.poll_client().unwrap();
+    wire.deliver_to_server(&bytes, transmit.segment_size);
+    wire.collect();
+    assert!(!sent_to(&mut wire).is_empty());
+}
+
+/// A server whose queue for one client is crowded, and a packet for it from another that asks for an acknowledgement.
+fn crowded() -> (Wire, ConnId) {
+    let (mut wire, _, slow) = Wire::established(false);
+    let client = wire.connect();
+    wire.settle();
+    let sender = wire
+        .server_events
+        .iter()
+        .rev()
+        .find_map(|event| match event {
+            PoolEvent::Established(id) => Some(*id),
+            _ => None,
+        })
+        .unwrap();
+    assert_ne!(sender, slow);
+    while wire.server.send_datagram(slow, vec![3; 1000].into()).is_ok() {}
+    for _ in 0..ACK_AFTER {
+        wire.client.send_datagram(client, vec![1; 1000].into()).unwrap();
+    }
+    while let Some((transmit, bytes)) = wire.poll_client() {
+        wire.deliver_to_server(&bytes, transmit.segment_size);
+    }
+    wire.collect();
+    wire.server.acknowledge_behind(sender, slow);
+    (wire, slow)
+}
+
+/// Everything that the server sends now.
+fn sent_to(wire: &mut Wire) -> Vec<(Vec<u8>, Option<NonZeroUsize>)> {
+    let mut buffer = vec![0; 65_535];
+    let now = wire.clock.now();
+    std::iter::from_fn(|| {
+        let transmit = wire.server.poll_transmit(&mut buffer, now)?;
+        Some((buffer[..transmit.len].to_vec(), transmit.segment_size))
+    })
+    .collect()
+}
+
+/// Whether an acknowledgement alone is among what the server sent: nothing else of it is that short.
+fn acknowledges(sent: &[(Vec<u8>, Option<NonZeroUsize>)]) -> bool {
+    sent.iter().any(|(bytes, _)| bytes.len() < 200)
+}
+
+#[test]
+fn acknowledgements_wait_while_the_queue_of_the_receiver_is_crowded() {
+    let (mut wire, _) = crowded();
+    let mut waited = Duration::ZERO;
+    while !acknowledges(&sent_to(&mut wire)) {
+        assert!(waited < ACK_BEHIND, "never acknowledged");
+        let due = wire.server.poll_timeout().unwrap().at;
+        assert!(due > wire.clock.now(), "a drained pool is due at once");
+        waited += due - wire.clock.now();
+        wire.clock.advance(due - wire.clock.now());
+        wire.server.handle_timeout(wire.clock.now());
+    }
+    assert_eq!(waited, ACK_BEHIND);
+}
+
+#[test]
+fn acknowledgements_stop_waiting_when_the_queue_has_room_again() {
+    let (mut wire, slow) = crowded();
+    let begin = wire.clock.now();
+    let mut sent = sent_to(&mut wire);
+    assert!(!acknowledges(&sent));
+    // The slow client takes everything, as often as it is sent something.
+    for _ in 0..70 {
+        for (bytes, stride) in std::mem::take(&mut sent) {
+            wire.deliver_to_client(&bytes, stride);
+        }
+        while let Some((transmit, bytes)) = wire.poll_client() {
+            wire.deliver_to_server(&bytes, transmit.segment_size);
+        }
+        wire.collect();
+        wire.clock.advance(ACK_HOLD / 20);
+        wire.client.handle_timeout(wire.clock.now());
+        sent = sent_to(&mut wire);
+        assert!(!acknowledges(&sent));
+        if !wire.server.is_crowded(slow) {
+            break;
+        }
+    }
+    assert!(!wire.server.is_crowded(slow));
+    wire.clock.advance(ACK_HOLD);
+    wire.server.handle_timeout(wire.clock.now());
+    assert!(acknowledges(&sent_to(&mut wire)));
+    assert!(wire.clock.now() - begin < ACK_BEHIND);
+}
+
+#[test]
 fn a_restarted_server_says_that_it_has_lost_the_connection() {
     let (mut wire, client, _) = Wire::established(true);
     let now = wire.clock.now();

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use super::Pool;
+use super::{ACK_HOLD, Pool};
 use crate::machine::{Ecn, FourTuple, Transmit};
 use crate::quic::{Connection, PacketOut, Provider};
 
@@ -52,6 +52,9 @@ impl<Q: Provider> Pool<Q> {
             });
         }
         while let Some(id) = self.dirty.pop_front() {
+            if self.waits(id) {
+                continue;
+            }
             let now = self.now;
             let first_len = self.config.max_udp_payload.min(buf.len());
             let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) else {
@@ -81,6 +84,27 @@ impl<Q: Provider> Pool<Q> {
             });
         }
         None
+    }
+
+    /// Whether a connection that wants to send has nothing but what may wait for a crowded queue. It is asked again after
+    /// a moment: nobody keeps a list of who waits for whom.
+    fn waits(&mut self, id: crate::id::ConnId) -> bool {
+        let Some(behind) = self.slot(id).and_then(|slot| slot.behind) else {
+            return false;
+        };
+        let now = self.now;
+        let crowded = now < behind.until && self.is_crowded(behind.queue);
+        let Some(slot) = self.slot_mut(id) else {
+            return false;
+        };
+        if !crowded || !slot.established() || slot.connection.datagrams_queued() > 0 {
+            slot.behind = None;
+            return false;
+        }
+        slot.dirty = false;
+        slot.hold = Some(behind.until.min(now + ACK_HOLD));
+        self.schedule(id);
+        true
     }
 
     fn fill_batch(&mut self, id: crate::id::ConnId, first: PacketOut, buf: &mut [u8]) -> Transmit {
