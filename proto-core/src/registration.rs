@@ -9,4 +9,4 @@ mod client;
 mod server;
 
 pub use client::{REGISTER_RETRIES, REGISTER_RETRY_INTERVAL, Registrar, RegistrationEvent};
-pub use server::{Owner, Registry, RegistryLimits, Unroutable, Verdict};
+pub use server::{Owner, Registry, RegistryLimits, Route, Unroutable, Verdict};

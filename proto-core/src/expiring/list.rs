@@ -52,6 +52,11 @@ impl List {
         (self.oldest != NOWHERE).then_some(self.oldest)
     }
 
+    /// The position of the newest entry.
+    pub(crate) fn newest(&self) -> Option<usize> {
+        (self.newest != NOWHERE).then_some(self.newest)
+    }
+
     /// Puts an entry that stands in no list to the newest end.
     pub(crate) fn push_newest<T: Linked>(&mut self, slab: &mut Slab<T>, index: usize) {
         let Some(entry) = slab.get_mut(index) else { return };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Intermediate;
 use crate::id::ConnId;
 use crate::quic::{Datagram, DatagramError, Provider};
-use crate::registration::Unroutable;
+use crate::registration::{Route, Unroutable};
 use crate::routing::packet::{self, Fragment, Kind, Unreachable};
 use crate::wire::Malformed;
 use crate::wire::datagram::{FromClient, Role, introduction as write_introduction, parse_from_client};
@@ -17,21 +17,31 @@ const HEAD: usize = 128;
 /// which headers and connection ids take some 60.
 const ALWAYS_FITS: usize = 1100;
 
+/// What the DATAGRAMs of one connection have in common that are read in a row. Most have the way of the one before; nothing
+/// of it outlives the row, in which nobody comes or goes.
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    route: Option<Route>,
+    /// A receiver, and what its path carries.
+    room: Option<(ConnId, usize)>,
+    /// The connector that packets went to last.
+    connector: Option<ConnId>,
+}
+
 impl<Q: Provider> Intermediate<Q> {
     pub(super) fn on_readable(&mut self, id: ConnId, now: Instant) {
-        let mut last = None;
+        let mut row = Row::default();
         while let Some(datagram) = self.pool.poll_datagram(id) {
-            last = self.on_datagram(id, datagram, now).or(last);
+            self.on_datagram(id, datagram, &mut row, now);
         }
-        // An agent that sends more than its connector takes is slowed down before its packets are, not after.
-        if let Some(connector) = last {
+        // An agent that sends more than its connector takes is slowed down before its packets are dropped, not after.
+        if let Some(connector) = row.connector {
             self.pool.acknowledge_behind(id, connector);
         }
         self.stats.dropped.stream_bytes += self.pool.discard_streams(id) as u64;
     }
 
-    /// Handles one DATAGRAM; the connector, if it went to one.
-    fn on_datagram(&mut self, id: ConnId, mut datagram: Datagram, now: Instant) -> Option<ConnId> {
+    fn on_datagram(&mut self, id: ConnId, mut datagram: Datagram, row: &mut Row, now: Instant) {
         let received = datagram.len() as u64;
         let connector = match parse_from_client(&datagram) {
             Ok(FromClient::Register {
@@ -43,44 +53,45 @@ impl<Q: Provider> Intermediate<Q> {
                 if introduce {
                     self.ask_who(id);
                 }
+                *row = Row::default();
                 self.register(id, role, &service);
-                return None;
+                return;
             }
             Ok(FromClient::Routed { service, packet_at }) => {
-                let connector = self.registry.route(id, service);
+                let connector = self.registry.route_again(id, service, &mut row.route);
                 datagram.advance(packet_at);
                 connector
             }
             Ok(FromClient::Packet) => match self.registry.role(id) {
                 Some(Role::Connector) => {
-                    self.reply(id, datagram, received, now);
-                    return None;
+                    self.reply(id, datagram, received, row, now);
+                    return;
                 }
                 Some(Role::Agent) => self.registry.route_implicit(id),
                 None => Err(Unroutable::NotRegistered),
             },
             Err(Malformed::NotAnIpPacket) => {
                 self.stats.dropped.not_ip += 1;
-                return None;
+                return;
             }
             Err(
                 Malformed::Empty | Malformed::Truncated | Malformed::UnknownType(_) | Malformed::InvalidValue,
             ) => {
                 self.stats.dropped.malformed += 1;
-                return None;
+                return;
             }
         };
         match connector {
             Ok(connector) => {
                 if self.flows.outbound(id, connector, &mut datagram, now).is_err() {
                     self.stats.dropped.flow_refused += 1;
-                    return None;
+                    return;
                 }
                 if self.flows.wants_introduction(now) {
                     datagram = self.introduce(id, connector, datagram);
                 }
-                self.relay(id, connector, datagram, received);
-                return Some(connector);
+                row.connector = Some(connector);
+                self.relay(id, connector, datagram, received, row);
             }
             Err(Unroutable::NoConnector) => {
                 self.stats.dropped.no_connector += 1;
@@ -89,7 +100,6 @@ impl<Q: Provider> Intermediate<Q> {
             Err(Unroutable::NotRegistered) => self.stats.dropped.not_registered += 1,
             Err(Unroutable::Ambiguous) => self.stats.dropped.ambiguous += 1,
         }
-        None
     }
 
     /// Tells a connector that asked who sends this packet: around it, or ahead of it if that does not fit.
@@ -127,21 +137,32 @@ impl<Q: Provider> Intermediate<Q> {
     }
 
     /// A connector's packet goes to the agent whose packet opened the flow, and to nobody else.
-    fn reply(&mut self, connector: ConnId, mut datagram: Datagram, received: u64, now: Instant) {
+    fn reply(
+        &mut self,
+        connector: ConnId,
+        mut datagram: Datagram,
+        received: u64,
+        row: &mut Row,
+        now: Instant,
+    ) {
         let Some(agent) = self.flows.inbound(connector, &mut datagram, now) else {
             self.stats.dropped.no_flow += 1;
             return;
         };
-        self.relay(connector, agent, datagram, received);
+        self.relay(connector, agent, datagram, received, row);
     }
 
-    fn relay(&mut self, from: ConnId, to: ConnId, datagram: Datagram, received: u64) {
+    fn relay(&mut self, from: ConnId, to: ConnId, datagram: Datagram, received: u64, row: &mut Row) {
         // Only a packet that some path could refuse is worth the question.
-        if datagram.len() > ALWAYS_FITS
-            && let Some(room) = self.pool.path_datagram_len(to)
-            && datagram.len() > room
-        {
-            return self.relay_oversized(from, to, &datagram, room);
+        if datagram.len() > ALWAYS_FITS {
+            let room = match row.room {
+                Some((known, room)) if known == to => room,
+                Some(_) | None => self.pool.path_datagram_len(to).unwrap_or(usize::MAX),
+            };
+            row.room = Some((to, room));
+            if datagram.len() > room {
+                return self.relay_oversized(from, to, &datagram, room);
+            }
         }
         match self.pool.send_datagram(to, datagram) {
             Ok(()) => {

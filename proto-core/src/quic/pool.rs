@@ -62,6 +62,23 @@ pub const CROWDED: usize = 256;
 /// Connection ids of ours that a peer holds at one time: the one in use and one to change to.
 const CIDS_PER_CONNECTION: usize = 2;
 
+/// Packets of one batch that follow one another to the same connection.
+#[derive(Debug)]
+struct Run {
+    id: ConnId,
+    dcid: Cid,
+    was_established: bool,
+    packets: u32,
+}
+
+impl Run {
+    /// Whether a packet with a short header has the same connection id.
+    fn continues_with(&self, packet: &[u8]) -> bool {
+        packet.first().is_some_and(|first| first & 0xc0 == 0x40)
+            && packet.get(1..=LOCAL_CID_LEN) == Some(self.dcid.as_bytes())
+    }
+}
+
 /// Connections, and the indices over them.
 #[derive(Debug)]
 pub struct Pool<Q: Provider> {
@@ -146,23 +163,37 @@ impl<Q: Provider> Pool<Q> {
     pub fn handle_datagram(&mut self, received: Received<'_>, now: Instant) {
         self.advance(now);
         let path = received.path;
-        let mut last: Option<(Cid, ConnId)> = None;
+        let mut run: Option<Run> = None;
         let size = received.segment_size();
         for packet in received.payload.chunks_mut(size) {
+            if let Some(run) = run.as_mut().filter(|run| run.continues_with(packet)) {
+                self.hand_over(run, packet, path, now);
+                continue;
+            }
             let Ok(header) = Header::parse(packet, LOCAL_CID_LEN) else {
                 self.stats.not_quic += 1;
                 continue;
             };
             let (Header::Short { dcid } | Header::Long { dcid, .. }) = header;
-            let known = match last {
-                Some((cid, id)) if cid == dcid => Some(id),
-                Some(_) | None => self.cids.get(&dcid).copied(),
-            };
+            let known = self.cids.get(&dcid).copied();
+            if let Some(run) = run.take() {
+                self.conclude(&run, path);
+            }
             let Some(id) = known.or_else(|| self.stranger(&header, packet, path, now)) else {
                 continue;
             };
-            last = Some((dcid, id));
-            self.deliver(id, packet, path, now);
+            let was_established = self.slot(id).is_some_and(Slot::established);
+            let mut next = Run {
+                id,
+                dcid,
+                was_established,
+                packets: 0,
+            };
+            self.hand_over(&mut next, packet, path, now);
+            run = Some(next);
+        }
+        if let Some(run) = run {
+            self.conclude(&run, path);
         }
     }
 
@@ -246,7 +277,10 @@ impl<Q: Provider> Pool<Q> {
     pub fn send_datagram(&mut self, id: ConnId, datagram: Datagram) -> Result<(), DatagramError> {
         let slot = self.slot_mut(id).ok_or(DatagramError::NotReady)?;
         slot.connection.send_datagram(datagram)?;
-        self.mark_dirty(id);
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push_back(id);
+        }
         Ok(())
     }
 
@@ -375,32 +409,35 @@ impl<Q: Provider> Pool<Q> {
         self.now = self.now.max(now);
     }
 
-    fn deliver(&mut self, id: ConnId, packet: &mut [u8], path: FourTuple, now: Instant) {
-        let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) else {
-            return;
-        };
+    /// Gives a packet to the connection of a run.
+    fn hand_over(&mut self, run: &mut Run, packet: &mut [u8], path: FourTuple, now: Instant) {
+        let Some(slot) = self.slot_mut(run.id) else { return };
         let local = slot.client_local.unwrap_or(path.local);
-        let was_established = slot.established();
-        slot.connection.handle_packet(
-            packet,
-            FourTuple {
-                local,
-                remote: path.remote,
-            },
-            now,
-        );
+        let remote = path.remote;
+        slot.connection
+            .handle_packet(packet, FourTuple { local, remote }, now);
+        run.packets += 1;
+    }
+
+    /// Draws the conclusions of a run of packets: what to say, and when.
+    fn conclude(&mut self, run: &Run, path: FourTuple) {
+        let (id, now) = (run.id, self.now);
+        let Some(slot) = self.slot_mut(id) else { return };
         slot.peer = Some(path.remote);
-        slot.unacked += 1;
-        let heard = slot.heard.replace(self.now);
-        let after_silence = heard.is_some_and(|at| self.now.saturating_duration_since(at) >= ACK_QUIET);
-        // What waits was held back by the congestion window, and the packet may have opened it.
+        slot.unacked += run.packets;
+        let heard = slot.heard.replace(now);
+        let after_silence = heard.is_some_and(|at| now.saturating_duration_since(at) >= ACK_QUIET);
+        // What waits was held back by the congestion window, and the packets may have opened it.
         let waiting = slot.connection.datagrams_queued() > 0;
-        let flush =
-            !was_established || !slot.established() || waiting || slot.unacked >= ACK_AFTER || after_silence;
+        let flush = !run.was_established
+            || !slot.established()
+            || waiting
+            || slot.unacked >= ACK_AFTER
+            || after_silence;
         if flush {
             self.mark_dirty(id);
         } else if !slot.dirty && slot.hold.is_none() {
-            slot.hold = Some(self.now + ACK_HOLD);
+            slot.hold = Some(now + ACK_HOLD);
             self.schedule(id);
         }
         self.touch(id);

@@ -64,6 +64,13 @@ pub enum Unroutable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Slot(usize);
 
+/// Where a packet went, for [`Registry::route_again`].
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    slot: Slot,
+    connector: ConnId,
+}
+
 #[derive(Debug)]
 struct Service {
     /// Shared with the map that finds it.
@@ -182,11 +189,40 @@ impl Registry {
     /// # Errors
     /// If the agent is not registered for the service, or no connector holds it.
     pub fn route(&self, agent: ConnId, service: &[u8]) -> Result<ConnId, Unroutable> {
+        self.find(agent, service).map(|(_, connector)| connector)
+    }
+
+    fn find(&self, agent: ConnId, service: &[u8]) -> Result<(Slot, ConnId), Unroutable> {
         let slot = *self.by_name.get(service).ok_or(Unroutable::NotRegistered)?;
         if !self.uses.contains_key(&(agent, slot)) {
             return Err(Unroutable::NotRegistered);
         }
-        self.connector(slot).ok_or(Unroutable::NoConnector)
+        let connector = self.connector(slot).ok_or(Unroutable::NoConnector)?;
+        Ok((slot, connector))
+    }
+
+    /// [`Registry::route`], which need not look anything up if the packet goes where the one before went. `last` belongs to
+    /// one agent, and to a time in which no registration changes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn route_again(
+        &self,
+        agent: ConnId,
+        service: &[u8],
+        last: &mut Option<Route>,
+    ) -> Result<ConnId, Unroutable> {
+        if let Some(Route { slot, connector }) = *last
+            && self
+                .services
+                .get(slot.0)
+                .is_some_and(|known| *known.name == *service)
+        {
+            return Ok(connector);
+        }
+        let (slot, connector) = self.find(agent, service)?;
+        *last = Some(Route { slot, connector });
+        Ok(connector)
     }
 
     /// The connector to which a bare packet of `agent` goes: that of its only service.

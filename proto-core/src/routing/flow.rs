@@ -47,11 +47,26 @@ const EAGER: u8 = 8;
 /// After that, a flow in one direction only costs no more than this.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How many flows are found without a hash: as many as send at the same moment.
+const RECENT: usize = 64;
+
 /// A flow as the connector sees it, in the direction of the agent's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     connector: ConnId,
     tuple: FiveTuple,
+}
+
+impl Key {
+    /// Its place among the recent ones; whoever aims at it gains no more than an ordinary look-up.
+    fn shelf(&self) -> usize {
+        let FiveTuple {
+            source_port,
+            destination_port,
+            ..
+        } = self.tuple;
+        usize::from(source_port ^ destination_port) % RECENT
+    }
 }
 
 #[derive(Debug)]
@@ -98,6 +113,8 @@ pub struct FlowTable {
     /// Where the search for flows to expire goes on when the table is full.
     hand: usize,
     latest: Option<Instant>,
+    /// Where flows were found lately.
+    recent: [usize; RECENT],
     /// The flow of the packet last taken note of, and whether that was a SYN.
     last: Option<(usize, bool)>,
     stats: FlowStats,
@@ -115,6 +132,7 @@ impl FlowTable {
             fragments: Fragments::new(rng),
             hand: 0,
             latest: None,
+            recent: [0; RECENT],
             last: None,
             stats: FlowStats::default(),
         }
@@ -320,7 +338,13 @@ impl FlowTable {
 
     /// The flow of a key and its agent, unless it is over: then it ends here.
     fn living(&mut self, key: &Key, now: Instant) -> Option<(usize, ConnId)> {
-        let index = *self.by_key.get(key)?;
+        // A flow has one place, so whoever stands where the last one of its kind stood and has the key is the one.
+        let recent = &mut self.recent[key.shelf()];
+        let index = match self.flows.get(*recent) {
+            Some(flow) if flow.key == *key => *recent,
+            Some(_) | None => *self.by_key.get(key)?,
+        };
+        *recent = index;
         if self.is_over(index, now) {
             self.expire(index);
             return None;
@@ -382,6 +406,14 @@ impl FlowTable {
         let Some(Some(record)) = self.agents.get_mut(agent.index as usize) else {
             return;
         };
+        if class == before
+            && record
+                .order
+                .get(class.index())
+                .is_some_and(|order| order.newest() == Some(index))
+        {
+            return;
+        }
         if let Some(order) = record.order.get_mut(before.index()) {
             order.unlink(&mut self.flows, index);
         }

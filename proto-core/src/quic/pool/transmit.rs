@@ -111,16 +111,15 @@ impl<Q: Provider> Pool<Q> {
         let stride = first.len;
         let end = buf.len().min(MAX_BATCH).min(stride.saturating_mul(MAX_SEGMENTS));
         let mut len = stride;
-        while len + stride <= end {
-            let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id) else {
-                break;
-            };
+        let now = self.now;
+        let mut slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id);
+        while let Some(slot) = slot.as_deref_mut().filter(|_| len + stride <= end) {
             // QUIC looks at everything, and allocates, before it says that it has nothing: the drain asks once, not
             // every batch as well.
             if slot.connection.datagrams_queued() == 0 {
                 break;
             }
-            let Some(packet) = slot.connection.poll_packet(&mut buf[len..len + stride], self.now) else {
+            let Some(packet) = slot.connection.poll_packet(&mut buf[len..len + stride], now) else {
                 break;
             };
             if packet.path != first.path {
