@@ -19,22 +19,22 @@ fn start<R: Runtime>(limits: BackendLimits) -> Running<Caller> {
     ))
 }
 
-fn usual<R: Runtime>() -> Running<Caller> {
+pub(super) fn usual<R: Runtime>() -> Running<Caller> {
     start::<R>(BackendLimits::default())
 }
 
 impl Running<Caller> {
-    fn tell(&self, what: impl FnOnce(&mut Caller) + Send + 'static) {
+    pub(super) fn tell(&self, what: impl FnOnce(&mut Caller) + Send + 'static) {
         self.commands
             .send(move |context| what(context.machine))
             .expect("a running shell");
     }
 
-    fn expect(&self, heard: Heard) {
+    pub(super) fn expect(&self, heard: Heard) {
         assert_eq!(self.notice(), Notice::Event(heard));
     }
 
-    fn stats(&self) -> BackendStats {
+    pub(super) fn stats(&self) -> BackendStats {
         let ask = || {
             let answer = self.commands.ask(PATIENCE, |context| context.stats.clone());
             answer.expect("an answer")
@@ -66,13 +66,13 @@ fn rests(running: &Running<Caller>) {
     );
 }
 
-fn listen() -> (TcpListener, SocketAddr) {
+pub(super) fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = listener.local_addr().expect("an address");
     (listener, address)
 }
 
-fn accept(listener: &TcpListener) -> TcpStream {
+pub(super) fn accept(listener: &TcpListener) -> TcpStream {
     let (stream, _) = listener.accept().expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
@@ -80,7 +80,7 @@ fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// Bytes without a period, so that a lost or repeated stretch shows.
-fn bytes(count: usize) -> Vec<u8> {
+pub(super) fn bytes(count: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
         state ^= state << 13;

@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use proto_core::backend::{BackendUnreachable, FlowId, FromBackend, Refusal, ToBackend, Transport};
+use proto_core::backend::{
+    Answer, Ask, BackendUnreachable, FlowId, FromBackend, ProbeId, Refusal, ToBackend, Transport,
+};
 use proto_core::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Wake};
+use proto_core::service::health::Awaited;
 
 /// What the machine heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) enum Heard {
     Full,
     HalfClosed,
     Reset,
+    /// The newest check has ended.
+    Probed(Result<Vec<u8>, Refusal>),
 }
 
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ enum Request {
     HalfClose,
     Close,
     Reset,
+    Probe(ProbeId, Transport, SocketAddr, &'static [u8], Awaited),
+    EndProbe(ProbeId),
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +51,8 @@ pub(crate) struct Caller {
     room: usize,
     seen: Option<Instant>,
     ending: bool,
+    /// How many checks there were before the newest; all have the one place.
+    probes: u32,
 }
 
 impl Caller {
@@ -60,6 +69,34 @@ impl Caller {
         let flow = FlowId { index, generation };
         self.flow = Some(flow);
         self.ask(Request::Open(flow, transport, address));
+    }
+
+    pub(crate) fn probe(
+        &mut self,
+        transport: Transport,
+        address: SocketAddr,
+        send: &'static [u8],
+        awaited: Awaited,
+    ) {
+        self.probes += 1;
+        self.ask(Request::Probe(
+            self.newest_probe(),
+            transport,
+            address,
+            send,
+            awaited,
+        ));
+    }
+
+    pub(crate) fn end_probe(&mut self) {
+        self.ask(Request::EndProbe(self.newest_probe()));
+    }
+
+    fn newest_probe(&self) -> ProbeId {
+        ProbeId {
+            index: 0,
+            generation: self.probes,
+        }
     }
 
     pub(crate) fn send(&mut self, payload: &[u8]) {
@@ -129,8 +166,16 @@ impl Machine for Caller {
 impl Backends for Caller {
     fn poll_backend(&mut self) -> Option<ToBackend<'_>> {
         let request = self.requests.pop_front()?;
-        let flow = self.current();
         Some(match request {
+            // These are about no flow.
+            Request::Probe(probe, transport, address, send, awaited) => ToBackend::Ask(Ask::Probe {
+                probe,
+                transport,
+                address,
+                send,
+                awaited,
+            }),
+            Request::EndProbe(probe) => ToBackend::Ask(Ask::EndProbe { probe }),
             Request::Open(flow, transport, address) => ToBackend::Open {
                 flow,
                 transport,
@@ -139,15 +184,15 @@ impl Backends for Caller {
             Request::Datagram(payload) => {
                 self.payload = payload;
                 ToBackend::Datagram {
-                    flow,
+                    flow: self.current(),
                     payload: &self.payload,
                 }
             }
-            Request::Readable => ToBackend::Readable { flow },
-            Request::Resume => ToBackend::Resume { flow },
-            Request::HalfClose => ToBackend::HalfClose { flow },
-            Request::Close => ToBackend::Close { flow },
-            Request::Reset => ToBackend::Reset { flow },
+            Request::Readable => ToBackend::Readable { flow: self.current() },
+            Request::Resume => ToBackend::Resume { flow: self.current() },
+            Request::HalfClose => ToBackend::HalfClose { flow: self.current() },
+            Request::Close => ToBackend::Close { flow: self.current() },
+            Request::Reset => ToBackend::Reset { flow: self.current() },
         })
     }
 
@@ -159,7 +204,12 @@ impl Backends for Caller {
             FromBackend::Unreachable { flow, why } => (flow, Heard::Unreachable(why)),
             FromBackend::HalfClosed { flow } => (flow, Heard::HalfClosed),
             FromBackend::Reset { flow } => (flow, Heard::Reset),
-            FromBackend::Answer(_) => return,
+            FromBackend::Answer(Answer::Probed { probe, result }) => {
+                assert_eq!(probe, self.newest_probe(), "only the newest check is heard of");
+                self.events.push_back(Heard::Probed(result.map(<[u8]>::to_vec)));
+                return;
+            }
+            FromBackend::Answer(Answer::Resolved { .. }) => return,
         };
         assert_eq!(flow, self.current(), "only the open flow is heard of");
         self.events.push_back(heard);

@@ -6,8 +6,11 @@
 pub(crate) mod backends;
 mod caller;
 pub(crate) mod lifecycle;
+pub(crate) mod locals;
 mod machines;
 mod mirror;
+mod parrot;
+pub(crate) mod probes;
 pub(crate) mod tunnel;
 pub(crate) mod udp;
 
@@ -140,6 +143,10 @@ macro_rules! all {
             backends: carries_megabytes_both_ways, holds_back_a_backend_while_there_is_no_room,
                 reports_refusals, gives_up_on_a_silent_backend, passes_resets_on, carries_datagrams,
                 survives_an_unreachable_port, refuses_more_than_its_limit;
+            probes: checks_end_with_the_first_answer, checks_of_nobody_are_refused,
+                a_check_that_is_given_up_closes_its_socket;
+            locals: programs_hear_their_own_bytes_and_ends, resets_pass_between_machine_and_program,
+                datagrams_go_back_to_who_sent_them, nobody_comes_in_once_the_end_has_begun;
             tunnel: answers_pings_through_tun, carries_super_packets_through_tun, says_why_there_is_no_tun,
                 ends_when_the_interface_is_deleted;
         }
