@@ -1,8 +1,11 @@
 //! The network stack between arbitrary packets and arbitrary backends.
 //!
-//! Packets are either any bytes or TCP segments and UDP packets that belong to a conversation: the script chooses flags
-//! and offsets, the sequence numbers are taken from what the stack has said. Whatever happens, what comes out is
-//! well-formed, tables keep to their limits, timers lie in the future, and long silence leaves nothing behind.
+//! Packets are either any bytes or TCP segments and UDP packets that belong to a conversation: the script chooses flags,
+//! offsets and options, the numbers are taken from what the stack has said. Some are introduced with the agent they come
+//! from, who may be another one each time. Whatever happens, what comes out is well-formed, tables keep to their limits,
+//! timers lie in the future, and long silence leaves nothing behind.
+
+mod options;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -11,10 +14,12 @@ use crate::backend::{FlowId, FromBackend, Refusal, ToBackend, Transport};
 use crate::config::Protocol;
 use crate::id::ServiceIndex;
 use crate::netstack::{Netstack, NetstackConfig, NetstackLimits, NetstackService};
+use crate::quic::identity::Fingerprint;
 use crate::rng::{Rng, Seed};
 use crate::routing::packet::{self, Kind};
 use crate::routing::reassembly::ReassemblyLimits;
 use crate::service::Offer;
+use crate::service::access::{AllowList, Allowed};
 use crate::sim::{Clock as _, ManualClock};
 
 const LIMITS: NetstackLimits = NetstackLimits {
@@ -88,6 +93,8 @@ struct Conversation {
     next: u32,
     /// The next number of the stack's that we expect.
     acknowledged: u32,
+    /// The newest timestamp of the stack's.
+    stamp: u32,
 }
 
 /// A backend socket.
@@ -130,8 +137,10 @@ impl Bench {
             ),
             virtual_addresses: vec![virtual_address(number)],
         };
+        let mut restricted = service(1, Protocol::Udp);
+        restricted.offer.allow = Some(AllowList::new([Allowed::Certificate(fingerprint(1))]));
         let config = NetstackConfig {
-            services: vec![service(0, Protocol::Both), service(1, Protocol::Udp)],
+            services: vec![service(0, Protocol::Both), restricted],
             limits: LIMITS,
             mtu: MTU,
         };
@@ -147,12 +156,17 @@ impl Bench {
     }
 
     fn step(&mut self, kind: u8, script: &mut Script<'_>) {
-        let now = self.now;
         match kind {
             0..80 => {
                 let (port, flags, offset) = (script.u8(), script.u8(), script.u8());
+                let options = match kind {
+                    0..50 => Vec::new(),
+                    50.. => options::draw(&self.conversations[usize::from(port % 4)], script),
+                };
+                let introduced = (kind >= 70).then(|| script.u8());
                 let payload = script.bytes();
-                self.segment(port, flags, offset, &payload);
+                let bytes = self.segment(port, flags, offset, &options, &payload);
+                self.give(0, bytes, introduced);
             }
             80..110 => {
                 let (service, port) = (script.u8() % 2, script.u8() % 6);
@@ -160,12 +174,14 @@ impl Bench {
                 let source = SocketAddr::new(agent(port / 4), 5000 + u16::from(port));
                 let destination = SocketAddr::new(virtual_address(service), 9999);
                 packet::udp(source, destination, &script.bytes(), &mut bytes);
-                self.stack
-                    .handle_packet(ServiceIndex(u16::from(service)), bytes.into(), now);
+                let introduced = (kind >= 98).then(|| script.u8());
+                self.give(service, bytes, introduced);
             }
             110..120 => {
-                let service = ServiceIndex(u16::from(script.u8() % 3));
-                self.stack.handle_packet(service, script.bytes().into(), now);
+                let service = script.u8() % 3;
+                let introduced = (kind >= 115).then(|| script.u8());
+                let bytes = script.bytes();
+                self.give(service, bytes, introduced);
             }
             120..220 => self.backend(kind, script),
             220..235 => self.pass(Duration::from_millis(u64::from(script.u8()))),
@@ -180,22 +196,46 @@ impl Bench {
         }
     }
 
+    /// Hands a packet over, perhaps introduced with one of three agents; perhaps the introduction is all there is.
+    fn give(&mut self, service: u8, mut bytes: Vec<u8>, introduced: Option<u8>) {
+        let service = ServiceIndex(u16::from(service));
+        let Some(by) = introduced else {
+            return self.stack.handle_packet(service, bytes.into(), self.now);
+        };
+        if by >= 128 {
+            bytes.truncate(usize::from(by) / 2);
+        }
+        let agent = by % 3;
+        let name = ["", "laptop", "agent.*.ztna"][usize::from(agent)];
+        let agent = (fingerprint(agent), name);
+        self.stack
+            .handle_introduced(service, agent, bytes.into(), self.now);
+    }
+
     /// A TCP segment of the conversation from one of four ports.
-    fn segment(&mut self, port: u8, flags: u8, offset: u8, payload: &[u8]) {
+    fn segment(&mut self, port: u8, flags: u8, offset: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
         let port = usize::from(port % 4);
-        let Conversation { next, acknowledged } = self.conversations[port];
+        let Conversation {
+            next, acknowledged, ..
+        } = self.conversations[port];
         // Mostly in order; sometimes before or behind.
         let sequence = match offset {
             0..200 => next,
             near => next.wrapping_add(u32::from(near) * 100).wrapping_sub(22_000),
         };
         let flags = flags & 0x3f;
-        let bytes = tcp(5000 + port as u16, sequence, acknowledged, flags, payload);
+        let bytes = tcp(
+            5000 + port as u16,
+            (sequence, acknowledged),
+            flags,
+            options,
+            payload,
+        );
         if sequence == next {
             let consumed = payload.len() as u32 + u32::from(flags & 0x03 != 0);
             self.conversations[port].next = next.wrapping_add(consumed);
         }
-        self.stack.handle_packet(ServiceIndex(0), bytes.into(), self.now);
+        bytes
     }
 
     /// Something that a backend does: what the contract allows in its stage, or anything at all once it is gone.
@@ -374,6 +414,9 @@ impl Bench {
         if flags.ack {
             conversation.next = number(8).unwrap_or(0);
         }
+        if let Some(stamp) = options::stamp(&bytes[parsed.transport.start..parsed.payload.start]) {
+            conversation.stamp = stamp;
+        }
     }
 
     /// The backends answer nothing more and the agents are silent: everything goes.
@@ -402,8 +445,18 @@ fn agent(number: u8) -> IpAddr {
     Ipv4Addr::new(10, 9, 0, number + 1).into()
 }
 
+fn fingerprint(agent: u8) -> Fingerprint {
+    Fingerprint([agent; 32])
+}
+
 /// A TCP segment (RFC 9293 §3.1) to the first service, made out of a UDP packet of the same length.
-fn tcp(port: u16, sequence: u32, acknowledged: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+fn tcp(
+    port: u16,
+    (sequence, acknowledged): (u32, u32),
+    flags: u8,
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
     const UDP_HEADER: usize = 8;
     const TCP_HEADER: usize = 20;
     let (source, destination) = (
@@ -411,15 +464,17 @@ fn tcp(port: u16, sequence: u32, acknowledged: u32, flags: u8, payload: &[u8]) -
         SocketAddr::new(virtual_address(0), 80),
     );
     let mut bytes = Vec::new();
-    let room = vec![0; TCP_HEADER - UDP_HEADER + payload.len()];
+    let room = vec![0; TCP_HEADER - UDP_HEADER + options.len() + payload.len()];
     packet::udp(source, destination, &room, &mut bytes);
     bytes[9] = packet::TCP;
     let ack = if flags & TCP_ACK != 0 { acknowledged } else { 0 };
     let header = &mut bytes[20..];
     header[4..8].copy_from_slice(&sequence.to_be_bytes());
     header[8..12].copy_from_slice(&ack.to_be_bytes());
-    header[12..20].copy_from_slice(&[5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    header[TCP_HEADER..].copy_from_slice(payload);
+    let words = (5 + options.len() / 4) as u8;
+    header[12..20].copy_from_slice(&[words << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    header[TCP_HEADER..][..options.len()].copy_from_slice(options);
+    header[TCP_HEADER + options.len()..].copy_from_slice(payload);
     let pseudo = [
         &bytes[12..20],
         &[0, packet::TCP],
