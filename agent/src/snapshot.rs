@@ -136,6 +136,11 @@ impl Snapshot for AgentSnapshot {
             "1 while connected to the intermediate.",
             u64::from(status.connected),
         );
+        text.gauge(
+            "ztna_path_payload_bytes",
+            "The largest UDP payload that the path to the intermediate carries, 0 while not connected.",
+            status.path_payload.map_or(0, |bytes| bytes as u64),
+        );
         text.counter(
             "ztna_agent_sent_packets_total",
             "Packets sent to services.",

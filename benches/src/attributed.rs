@@ -82,6 +82,14 @@ impl<C: Connection> Connection for AttributedConnection<C> {
         theirs(|| self.0.path_datagram_len())
     }
 
+    fn packet_size(&self) -> usize {
+        theirs(|| self.0.packet_size())
+    }
+
+    fn take_outgrown(&mut self) -> u64 {
+        theirs(|| self.0.take_outgrown())
+    }
+
     fn datagram_space(&self) -> usize {
         theirs(|| self.0.datagram_space())
     }

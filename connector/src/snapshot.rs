@@ -202,9 +202,14 @@ fn backends(services: &[ServiceStatus], text: &mut Exposition) {
     let mut up = Vec::new();
     let mut flows = Vec::new();
     let mut published = Vec::new();
+    let mut paths = Vec::new();
     for service in services {
         let id = service.id.as_str();
         published.push((vec![("service", id)], u64::from(service.available)));
+        paths.push((
+            vec![("service", id)],
+            service.path_payload.map_or(0, |bytes| bytes as u64),
+        ));
         for backend in &service.backends {
             let labels = vec![("service", id), ("backend", backend.backend.as_str())];
             up.push((labels.clone(), u64::from(backend.up)));
@@ -215,6 +220,11 @@ fn backends(services: &[ServiceStatus], text: &mut Exposition) {
         "ztna_connector_service_up",
         "Whether a backend of the service is well.",
         &published,
+    );
+    text.labelled(
+        "ztna_path_payload_bytes",
+        "The largest UDP payload that the service's path to the intermediate carries, 0 while not connected.",
+        &paths,
     );
     text.labelled(
         "ztna_connector_backend_up",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::station::Snapshot;
+use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::intermediate::{Dropped, IntermediateStats};
 use proto_core::quic::PoolStats;
 use proto_core::routing::flow::FlowStats;
@@ -21,7 +22,13 @@ pub(crate) struct IntermediateSnapshot {
     flow_stats: FlowStats,
     agents: usize,
     connectors: usize,
+    /// Established connections whose path carries at least as many bytes as each of [`PAYLOADS`].
+    payloads: [u64; PAYLOADS.len()],
 }
+
+/// The sizes of UDP payload by which connections are counted: what every path of QUIC carries, what IPv6 needs inside, and all
+/// that is tried.
+const PAYLOADS: [(usize, &str); 3] = [(1_200, "1200"), (1_350, "1350"), (MAX_UDP_PAYLOAD, "1452")];
 
 impl Snapshot for IntermediateSnapshot {
     type Machine = Machine;
@@ -38,6 +45,14 @@ impl Snapshot for IntermediateSnapshot {
             flow_stats: machine.flow_stats(),
             agents: machine.registry().agents(),
             connectors: machine.registry().connectors(),
+            payloads: machine
+                .path_payloads()
+                .fold([0; PAYLOADS.len()], |mut counts, carried| {
+                    for (count, (least, _)) in counts.iter_mut().zip(PAYLOADS) {
+                        *count += u64::from(carried >= least);
+                    }
+                    counts
+                }),
         }
     }
 
@@ -57,6 +72,14 @@ impl Snapshot for IntermediateSnapshot {
             "ztna_active_connections",
             "QUIC connections, handshakes included.",
             count(self.connections),
+        );
+        let payloads = PAYLOADS.iter().zip(self.payloads);
+        text.labelled(
+            "ztna_path_payload_connections",
+            "Connections whose path carries UDP payloads of at least so many bytes.",
+            &payloads
+                .map(|((_, least), connections)| (vec![("least", *least)], connections))
+                .collect::<Vec<_>>(),
         );
         text.gauge("ztna_agents", "Clients registered as agent.", count(self.agents));
         text.gauge(

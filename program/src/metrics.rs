@@ -210,6 +210,7 @@ pub fn pool_drops(stats: &PoolStats) -> Reasons {
         ("retry_token_invalid", stats.tokens_invalid),
         ("pool_full", stats.refused_full),
         ("stateless_answer", stats.stateless_dropped),
+        ("outgrown", stats.outgrown),
     ]
 }
 

@@ -53,6 +53,8 @@ pub struct AgentStatus {
     pub connected: bool,
     /// The address under which the intermediate sees this host.
     pub observed: Option<std::net::SocketAddrV4>,
+    /// The largest UDP payload that the path to the intermediate carries; `None` while not connected.
+    pub path_payload: Option<usize>,
     /// Each service and whether it is registered.
     pub services: Vec<(ServiceId, bool)>,
 }
@@ -158,6 +160,7 @@ impl<Q: Provider> Agent<Q> {
         AgentStatus {
             connected: self.link.connection().is_some(),
             observed: self.link.observed(),
+            path_payload: self.link.connection().and_then(|id| self.pool.packet_size(id)),
             services: self
                 .services
                 .iter()

@@ -72,6 +72,8 @@ pub struct ServiceStatus {
     pub registered: bool,
     /// Whether a backend is well: otherwise the service is withdrawn.
     pub available: bool,
+    /// The largest UDP payload that the path to the intermediate carries; `None` while not connected.
+    pub path_payload: Option<usize>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }
@@ -180,6 +182,7 @@ impl<Q: Provider> Connector<Q> {
                     id: service.id.clone(),
                     registered: service.link.is_registered(ONLY),
                     available: self.netstack.services().is_available(index),
+                    path_payload: service.link.connection().and_then(|id| self.pool.packet_size(id)),
                     backends: self.netstack.services().backends(index),
                 })
             })

@@ -183,6 +183,11 @@ impl<Q: Provider> Intermediate<Q> {
         self.pool.len()
     }
 
+    /// The largest UDP payload that each established connection's path carries.
+    pub fn path_payloads(&self) -> impl Iterator<Item = usize> {
+        self.pool.packet_sizes()
+    }
+
     /// The registrations.
     pub fn registry(&self) -> &Registry {
         &self.registry

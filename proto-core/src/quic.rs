@@ -256,6 +256,12 @@ pub trait Connection: fmt::Debug {
     /// most that can come of it, and more than can be sent now: for whoever remembers for long what they are told.
     fn path_datagram_len(&self) -> Option<usize>;
 
+    /// The largest UDP payload that the path carries, as [`Connection::path_datagram_len`].
+    fn packet_size(&self) -> usize;
+
+    /// DATAGRAMs dropped from the send queue since the last call, because the path turned out to carry less than they have.
+    fn take_outgrown(&mut self) -> u64;
+
     /// How many more DATAGRAMs the send queue takes.
     fn datagram_space(&self) -> usize;
 
@@ -310,8 +316,4 @@ pub struct ConnectionStats {
     pub lost: u64,
     /// Smoothed round-trip time.
     pub rtt: std::time::Duration,
-    /// The largest UDP payload that the path carries, or is hoped to carry while that is being searched.
-    pub packet_size: usize,
-    /// DATAGRAMs dropped from the send queue because the path turned out to carry less than they have.
-    pub outgrown: u64,
 }

@@ -11,6 +11,7 @@ mod instruments;
 mod names;
 mod restart;
 mod services;
+mod sizes;
 mod traffic;
 mod wired;
 
@@ -164,6 +165,15 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
             },
         );
         tally += group.run(runtime, services::TESTS);
+        let group = Group::new(
+            &format!("sizes-{runtime}"),
+            options,
+            |programs: Programs, scratch| {
+                programs.check()?;
+                World::new(programs, sizes::DEVICES, scratch)
+            },
+        );
+        tally += group.run(runtime, sizes::TESTS);
     }
     Ok(tally)
 }

@@ -111,6 +111,11 @@ impl ForwardSnapshot {
                 u64::from(status.connected),
             ),
             (
+                "ztna_path_payload_bytes",
+                "The largest UDP payload that the path to the intermediate carries, 0 while not connected.",
+                status.path_payload.map_or(0, |bytes| bytes as u64),
+            ),
+            (
                 "ztna_forward_streams",
                 "Local connections now.",
                 self.streams as u64,

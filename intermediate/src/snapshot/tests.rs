@@ -12,6 +12,7 @@ fn every_series_and_every_reason_is_documented() {
         flow_stats: proto_core::routing::flow::FlowStats::default(),
         agents: 0,
         connectors: 0,
+        payloads: [0; PAYLOADS.len()],
     };
     let mut text = Exposition::default();
     text.build_info("x", "mio");

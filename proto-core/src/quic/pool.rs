@@ -209,6 +209,7 @@ impl<Q: Provider> Pool<Q> {
             // would start its idle time anew.
             if slot.connection.poll_timeout().is_some_and(|at| at <= self.now) {
                 slot.connection.handle_timeout(self.now);
+                self.stats.outgrown += slot.connection.take_outgrown();
                 self.mark_dirty(id);
                 self.touch(id);
                 continue;
@@ -292,6 +293,17 @@ impl<Q: Provider> Pool<Q> {
     /// The largest DATAGRAM payload that a connection's path carries, for whoever remembers it: [`Connection::path_datagram_len`].
     pub fn path_datagram_len(&self, id: ConnId) -> Option<usize> {
         self.slot(id)?.connection.path_datagram_len()
+    }
+
+    /// The largest UDP payload that a connection's path carries.
+    pub fn packet_size(&self, id: ConnId) -> Option<usize> {
+        Some(self.slot(id)?.connection.packet_size())
+    }
+
+    /// The same of every established connection.
+    pub fn packet_sizes(&self) -> impl Iterator<Item = usize> {
+        let slots = self.slots.iter().filter(|(_, slot)| slot.established());
+        slots.map(|(_, slot)| slot.connection.packet_size())
     }
 
     /// How many more DATAGRAMs a connection takes now; 0 if it is gone.
@@ -423,6 +435,7 @@ impl<Q: Provider> Pool<Q> {
     fn conclude(&mut self, run: &Run, path: FourTuple) {
         let (id, now) = (run.id, self.now);
         let Some(slot) = self.slot_mut(id) else { return };
+        let outgrown = slot.connection.take_outgrown();
         slot.peer = Some(path.remote);
         slot.unacked += run.packets;
         let heard = slot.heard.replace(now);
@@ -441,6 +454,7 @@ impl<Q: Provider> Pool<Q> {
             self.schedule(id);
         }
         self.touch(id);
+        self.stats.outgrown += outgrown;
     }
 
     fn note(&mut self, event: &PoolEvent) {

@@ -218,7 +218,7 @@ pub struct QuicheConnection {
     searched: Option<FourTuple>,
     /// Whether packets take another path than that one.
     moved: bool,
-    /// DATAGRAMs that waited when the path turned out to carry less than they have.
+    /// DATAGRAMs that waited when the path turned out to carry less than they have, not yet counted by the pool.
     outgrown: u64,
 }
 
@@ -516,6 +516,14 @@ impl Connection for QuicheConnection {
         Some(self.size.told().saturating_sub(self.overhead()?))
     }
 
+    fn packet_size(&self) -> usize {
+        self.size.told()
+    }
+
+    fn take_outgrown(&mut self) -> u64 {
+        std::mem::take(&mut self.outgrown)
+    }
+
     fn datagram_space(&self) -> usize {
         self.send_queue
             .saturating_sub(self.connection.dgram_send_queue_len())
@@ -645,8 +653,6 @@ impl Connection for QuicheConnection {
             sent: stats.sent as u64,
             lost: stats.lost as u64,
             rtt,
-            packet_size: self.size.told(),
-            outgrown: self.outgrown,
         }
     }
 }

@@ -45,7 +45,7 @@ fn ping(world: &mut World) -> Result<()> {
 }
 
 /// The MTU of the tunnel interface of device 1.
-fn mtu(world: &World) -> Result<usize> {
+pub(super) fn mtu(world: &World) -> Result<usize> {
     let link = world.device(1)?.ip("link show dev ztna0")?;
     let mut words = link.split_whitespace().skip_while(|word| *word != "mtu").skip(1);
     words

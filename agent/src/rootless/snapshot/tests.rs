@@ -14,6 +14,7 @@ fn every_series_and_every_reason_is_documented() {
         shell: ShellStats::default(),
         status: AgentStatus {
             connected: false,
+            path_payload: Some(1452),
             observed: None,
             services: Vec::new(),
         },

@@ -371,6 +371,14 @@ impl Connection for FakeConnection {
         self.max_datagram_len()
     }
 
+    fn packet_size(&self) -> usize {
+        self.config.max_udp_payload
+    }
+
+    fn take_outgrown(&mut self) -> u64 {
+        0
+    }
+
     fn datagram_space(&self) -> usize {
         self.config.send_queue.saturating_sub(self.outgoing.len())
     }
@@ -466,7 +474,6 @@ impl Connection for FakeConnection {
     fn stats(&self) -> ConnectionStats {
         ConnectionStats {
             rtt: self.recovery.rtt(),
-            packet_size: self.config.max_udp_payload,
             ..self.stats
         }
     }

@@ -61,4 +61,6 @@ pub struct PoolStats {
     pub refused_full: u64,
     /// Stateless answers dropped because their queue was full.
     pub stateless_dropped: u64,
+    /// DATAGRAMs that waited to be sent and were dropped because the path turned out to carry less than they have.
+    pub outgrown: u64,
 }
