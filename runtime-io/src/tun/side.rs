@@ -56,6 +56,8 @@ pub struct TunSide {
     mtu: (u16, u16),
     /// When the path is asked next.
     ask_path: Option<Instant>,
+    /// Whether anything happened since it was asked: nothing else may happen until then.
+    asks_again: bool,
 }
 
 impl fmt::Debug for TunSide {
@@ -91,6 +93,7 @@ impl TunSide {
             coalescing: GROTable::new(),
             mtu: (tun.mtu(), tun.mtu()),
             ask_path: None,
+            asks_again: false,
             tun,
         }
     }
@@ -107,7 +110,11 @@ impl TunSide {
     fn follow_path<M: Tunnel>(&mut self, machine: &M, now: Instant) {
         let (floor, ceiling) = self.mtu;
         let floor = floor.max(self.tun.least_mtu.load(Ordering::Relaxed)).min(ceiling);
-        if floor == ceiling || self.ask_path.is_some_and(|at| at > now) {
+        if floor == ceiling {
+            return;
+        }
+        self.asks_again = self.ask_path.is_some_and(|at| at > now);
+        if self.asks_again {
             return;
         }
         self.ask_path = Some(now + MTU_GLANCE);
@@ -273,7 +280,8 @@ impl<M: Tunnel> Side<M> for TunSide {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.paused_until
+        let asks = self.ask_path.filter(|_| self.asks_again);
+        [self.paused_until, asks].into_iter().flatten().min()
     }
 }
 

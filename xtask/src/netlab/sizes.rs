@@ -98,10 +98,13 @@ fn swallow(world: &World, size: usize) -> Result<()> {
     world.site.public.ip("link set device1 gso_max_segs 1")?;
     let hole = |what: &str| {
         format!(
-            "table ip hole {{ chain input {{
-               type filter hook input priority filter; policy accept;
-               {what} ip length > {size} drop
-             }} }}"
+            "table ip hole {{
+               chain input {{
+                 type filter hook input priority filter; policy accept;
+                 {what} ip length > {size} drop
+               }}
+             }}
+             "
         )
     };
     device.nft(&hole("udp sport 4433"))?;
