@@ -3,7 +3,7 @@
 //!
 //! The figures are medians of short rounds. It ends with what must hold, and fails if something does not.
 
-mod account;
+pub(crate) mod account;
 mod figures;
 mod report;
 mod rounds;

@@ -21,7 +21,7 @@ fn threads(pid: u32) -> Result<Vec<u32>> {
 ///
 /// It is the sum that `utime` and `stime` of `/proc/PID/stat` are scaled to, in nanoseconds where those are in hundredths
 /// of a second: at 20,000 packets a second a hundredth would be a tenth of the result.
-pub(super) fn cpu(pid: u32) -> Result<Duration> {
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     let mut total = 0;
     for thread in threads(pid)? {
         let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap_or_default();
@@ -36,12 +36,21 @@ pub(super) fn cpu(pid: u32) -> Result<Duration> {
 }
 
 /// Resident memory in bytes.
-pub(super) fn resident(pid: u32) -> Result<u64> {
+pub(crate) fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that it ever was.
+pub(crate) fn most_resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, which: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("no VmRSS")?;
+        .find_map(|line| line.strip_prefix(which))
+        .with_context(|| format!("no {which}"))?;
     let kibibytes: u64 = line
         .split_whitespace()
         .next()

@@ -141,11 +141,34 @@ fn exchange(stream: &mut TcpStream, flow: Flow) -> Result<()> {
     Ok(())
 }
 
-/// Opens a session.
-fn open(to: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
+/// Opens a session, through a SOCKS proxy if there is one.
+fn open(to: SocketAddr, proxy: Option<SocketAddr>) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&proxy.unwrap_or(to), PATIENCE).context("connect")?;
     prepare(&stream)?;
+    if proxy.is_some() {
+        ask_proxy(&stream, to)?;
+    }
     Ok(stream)
+}
+
+/// No authentication, CONNECT (RFC 1928 §3 and §4).
+fn ask_proxy(mut stream: &TcpStream, to: SocketAddr) -> Result<()> {
+    let SocketAddr::V4(to) = to else {
+        bail!("only IPv4 through a proxy");
+    };
+    stream.write_all(&[5, 1, 0])?;
+    let mut chosen = [0; 2];
+    stream.read_exact(&mut chosen).context("the proxy's choice")?;
+    let request = [&[5, 1, 0, 1][..], &to.ip().octets(), &to.port().to_be_bytes()];
+    stream.write_all(&request.concat())?;
+    // With the IPv4 address where we are seen.
+    let mut reply = [0; 10];
+    stream.read_exact(&mut reply).context("the proxy's reply")?;
+    ensure!(
+        chosen == [5, 0] && reply.starts_with(&[5, 0]),
+        "the proxy says {chosen:?}, {reply:?}"
+    );
+    Ok(())
 }
 
 /// One session from the client's side.
@@ -193,12 +216,13 @@ impl Door {
     }
 }
 
-/// `tool tcp-sessions --to ADDRESS --count N --bytes N`: all at once, a third up, a third down, a third both ways.
+/// `tool tcp-sessions --to ADDRESS --count N --bytes N [--socks ADDRESS]`: all at once, a third up, a third down, a third both ways.
 pub(super) fn many(args: &mut Args) -> Result<()> {
     let to: SocketAddr = args.required("--to")?;
     let count: u64 = args.required("--count")?;
     let bytes: u32 = args.value("--bytes")?.unwrap_or(100_000);
     let first: u64 = args.value("--id")?.unwrap_or(0) << 16;
+    let proxy: Option<SocketAddr> = args.value("--socks")?;
     args.finish()?;
     raise_limit()?;
     // All are open before the first one ends; a hundred at a time are being opened, as a browser farm might.
@@ -216,7 +240,7 @@ pub(super) fn many(args: &mut Args) -> Result<()> {
                 let builder = thread::Builder::new().stack_size(STACK);
                 builder.spawn_scoped(scope, move || {
                     door.enter();
-                    let stream = open(to);
+                    let stream = open(to, proxy);
                     door.leave();
                     all_open.wait();
                     session(stream?, first + number, up, down)
@@ -290,7 +314,7 @@ pub(super) fn latency(args: &mut Args) -> Result<()> {
     let mut times = Vec::new();
     for number in 0..count {
         let started = Instant::now();
-        session(open(to)?, number, 100, 100)?;
+        session(open(to, None)?, number, 100, 100)?;
         times.push(started.elapsed());
     }
     times.sort_unstable();

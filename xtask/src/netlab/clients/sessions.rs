@@ -6,17 +6,23 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use super::{LAZY, SESSIONS, instrument};
+use crate::bench::account::{cpu, most_resident, resident};
 use crate::lab::process::Process;
-use crate::lab::programs::{Service, WEB};
+use crate::lab::programs::{Service, WEB, agent_config};
 use crate::lab::world::{PATIENCE, World};
 use crate::netlab::Test;
 use crate::tool::content;
 
 pub(super) const TESTS: &[Test] = &[
     ("a_thousand_sessions_at_once", thousand),
+    ("a_thousand_sessions_without_an_interface", rootless),
     ("slow_backends_and_clients_delay_nobody", slow),
     ("a_backend_restarts", restart),
 ];
+
+/// Where the agent without an interface listens.
+const FORWARD: &str = "127.0.0.1:7100";
+const SOCKS: &str = "127.0.0.1:1080";
 
 const MANY: &str = "1000";
 /// Bytes of each of them.
@@ -55,6 +61,38 @@ fn thousand(world: &mut World) -> Result<()> {
     let (good, said) = sessions(world, SESSIONS, MANY, EACH)?;
     ensure!(good, "{said}");
     world.note(said);
+    Ok(())
+}
+
+/// The same through `ztna forward` and `ztna socks`, and what that costs.
+fn rootless(world: &mut World) -> Result<()> {
+    let _server = server(world, SESSIONS, &[])?;
+    let config = agent_config(&world.pki(), "device1", &[SESSIONS]);
+    let config = world.write_config("rootless", &config)?;
+    let leads = format!("{FORWARD}={}:{}", SESSIONS.id, SESSIONS.port);
+    let (forward, socks) = (["forward", "--forward", &leads], ["socks", "--listen", SOCKS]);
+    let service = to(SESSIONS);
+    let direct = ["--to", FORWARD];
+    let by_proxy = ["--to", &service, "--socks", SOCKS];
+    for (way, aim) in [(forward, &direct[..]), (socks, &by_proxy)] {
+        let words = world.programs.ztna(&way, &config);
+        let mut agent = world.start(way[0], world.device(1)?, &words)?;
+        agent.wait_for("registered 1 of 1 services", PATIENCE)?;
+        let empty = resident(agent.id())?;
+        let sessions = ["tcp-sessions", "--count", MANY, "--bytes", EACH];
+        let (good, said) = world.run_tool(1, &[&sessions, aim].concat(), Duration::from_secs(90))?;
+        ensure!(good, "{}: {said}", way[0]);
+        let (time, most) = (cpu(agent.id())?, most_resident(agent.id())?);
+        world.note(format!(
+            "{}: {}; {:.0} us of CPU and {} KiB for each",
+            way[0],
+            said.trim(),
+            time.as_secs_f64() * 1e6 / 1000.0,
+            most.saturating_sub(empty) / 1000 / 1024
+        ));
+        agent.signal(Signal::TERM)?;
+        ensure!(agent.wait(PATIENCE)?.success(), "{}", agent.last_words());
+    }
     Ok(())
 }
 
