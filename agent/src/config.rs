@@ -38,6 +38,7 @@ pub const SCHEMA: Schema = Schema::new(
     &[
         args::KEYS,
         &[
+            "congestion_control",
             "control",
             "dns.listen",
             "dns.mode",

@@ -14,12 +14,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use program::args::{self, Common, CommonArgs};
+use program::congestion;
 use program::endpoint::IntermediateServer;
 use program::services::{self, Service};
 use program::settings::{Flags, Settings, SettingsError};
 use proto_core::config::{AgentConfig, AgentService, IntermediateEndpoint, TunnelLimits};
 use proto_core::forward::internal_address;
 use proto_core::id::{ServiceId, ServiceIndex};
+use proto_core::tcp::Algorithm;
 
 use crate::config::{DEFAULT_PATH, SCHEMA, tunnel_addresses};
 
@@ -88,6 +90,7 @@ pub(crate) struct Config {
     tunnel_addresses: Vec<IpAddr>,
     /// How long running streams may go on after the end was asked for, if anything was said about it.
     pub(crate) drain: Option<Duration>,
+    pub(crate) congestion: Algorithm,
 }
 
 impl Config {
@@ -105,6 +108,7 @@ impl Config {
             services: listed.into_iter().map(of_file).collect(),
             tunnel_addresses,
             drain: settings.optional("drain", |input| input.duration(Duration::ZERO, LONGEST_DRAIN))?,
+            congestion: congestion::read(settings)?,
         };
         for text in extra {
             config.add(text)?;

@@ -5,11 +5,13 @@ mod offer;
 use std::net::SocketAddr;
 
 use program::args::{self, Common, CommonArgs};
+use program::congestion;
 use program::endpoint::IntermediateServer;
 use program::services::{self, Service};
 use program::settings::{Flags, Schema, Settings, SettingsError};
 use proto_core::config::{ConnectorConfig, ConnectorService, IntermediateEndpoint};
 use proto_core::netstack::NetstackLimits;
+use proto_core::tcp::Algorithm;
 
 /// The port of `/healthz` and `/metrics`, if none is given.
 pub const DEFAULT_METRICS_PORT: u16 = 9091;
@@ -22,6 +24,7 @@ pub const SCHEMA: Schema = Schema::new(
     &[
         args::KEYS,
         &[
+            "congestion_control",
             "intermediate_server",
             "intermediate_server.host",
             "intermediate_server.port",
@@ -107,6 +110,8 @@ pub struct Config {
     pub port: u16,
     /// Whether direct connections are wished for.
     pub p2p: bool,
+    /// What decides how fast TCP towards agents goes.
+    pub congestion: Algorithm,
 }
 
 impl Config {
@@ -141,6 +146,7 @@ impl Config {
         let default_port = if p2p { DEFAULT_P2P_PORT } else { 0 };
         Ok(Self {
             port: settings.or("p2p.port", default_port, |input| input.port())?,
+            congestion: congestion::read(settings)?,
             common,
             server,
             services,
@@ -158,7 +164,10 @@ impl Config {
             },
             local,
             services: self.services.clone(),
-            limits: NetstackLimits::default(),
+            limits: NetstackLimits {
+                congestion: self.congestion,
+                ..NetstackLimits::default()
+            },
         }
     }
 }

@@ -76,6 +76,7 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("runtime", a.runtime != b.runtime),
         ("intermediate_server", old.server != new.server),
         ("p2p.port", old.port != new.port),
+        ("congestion_control", old.congestion != new.congestion),
     ];
     let changed = all.into_iter().filter(|(_, changed)| *changed);
     changed.map(|(key, _)| key).collect()

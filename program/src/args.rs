@@ -174,7 +174,8 @@ impl Common {
 const EVERYWHERE: &[&str] = &[
     "allow_unnamed_clients",
     "control",
-    "disable_retry",
+    "congestion_control",
+    "external_ip",
     "dns.listen",
     "dns.mode",
     "drain",

@@ -11,6 +11,7 @@
 
 pub mod args;
 pub mod client;
+pub mod congestion;
 pub mod endpoint;
 pub mod exit;
 pub mod explain;

@@ -30,6 +30,7 @@ use crate::local::{FromLocal, ListenerIndex, ToLocal};
 use crate::machine::{Deadline, Forward, Locals, Machine, Received, Transmit, Tunnel as _, Wake};
 use crate::quic::{PoolStats, Provider};
 use crate::rng::{Rng, Seed};
+use crate::tcp::Algorithm;
 
 pub use names::{INTERNAL, internal_address, is_internal};
 pub use socks::{Host, Negotiation, Reply, Request, Step, datagram_header, split_datagram};
@@ -79,6 +80,8 @@ pub struct ForwardLimits {
     pub early_datagrams: usize,
     /// Bytes that the buffers of all connections hold; beyond it each keeps the little that it needs to get on.
     pub buffers: usize,
+    /// What decides how fast the TCP of streams goes.
+    pub congestion: Algorithm,
 }
 
 impl Default for ForwardLimits {
@@ -89,6 +92,7 @@ impl Default for ForwardLimits {
             datagrams: 1024,
             early_datagrams: 64,
             buffers: 256 << 20,
+            congestion: Algorithm::default(),
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, Unreachabl
 use crate::routing::reassembly::{Reassembler, ReassemblyLimits};
 use crate::service::access::Peer;
 use crate::service::{Offer, Services, TargetId};
-use crate::tcp::{Budget, Config, IsnSource};
+use crate::tcp::{Algorithm, Budget, Config, IsnSource};
 use crate::timer::DeadlineIndex;
 use icmp::Allowance;
 use output::{BackendQueue, TunnelQueues};
@@ -73,6 +73,8 @@ pub struct NetstackLimits {
     pub tcp_buffer: usize,
     /// Bytes that all TCP sessions may buffer together; where they do, buffers stay as they are.
     pub tcp_memory: usize,
+    /// What decides how fast TCP sessions send.
+    pub congestion: Algorithm,
     /// UDP flows; each is a socket of the shell. Beyond it the agent address with most of them gives up its oldest.
     pub udp_flows: usize,
     /// UDP flows of one agent address; beyond it the oldest of its own gives way.
@@ -92,6 +94,7 @@ impl Default for NetstackLimits {
             tcp_pending_per_source: 128,
             tcp_buffer: 4 << 20,
             tcp_memory: 256 << 20,
+            congestion: Algorithm::default(),
             udp_flows: 4096,
             udp_flows_per_source: 1024,
             reassembly: ReassemblyLimits::default(),
@@ -106,6 +109,7 @@ impl NetstackLimits {
         Config {
             send_buffer: self.tcp_buffer,
             receive_buffer: self.tcp_buffer,
+            congestion: self.congestion,
             ..Config::default()
         }
     }

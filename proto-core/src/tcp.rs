@@ -2,8 +2,8 @@
 //!
 //! It decides everything between IP packets and a byte stream: RFC 9293 with the protections of RFC 5961, window scaling
 //! and timestamps (RFC 7323), selective acknowledgements (RFC 2018, RFC 2883), loss recovery by time (RFC 8985) in
-//! proportion (RFC 6937), timeouts (RFC 6298) that are taken back when they were for nothing (RFC 3522), CUBIC (RFC 9438)
-//! and HyStart++ (RFC 9406). smoltcp's wire format reads and writes the headers. To its owner it leaves which packets belong
+//! proportion (RFC 6937), timeouts (RFC 6298) that are taken back when they were for nothing (RFC 3522), and either BBR
+//! (draft-ietf-ccwg-bbr) with pacing, or CUBIC (RFC 9438) with HyStart++ (RFC 9406). smoltcp's wire format reads and writes the headers. To its owner it leaves which packets belong
 //! to it, their checksums, how long silence is tolerated, and TIME-WAIT: [`Connection::is_over`] says when nothing but the
 //! memory of the end is left, and [`Connection::last_word`] what to repeat then.
 //!
@@ -19,8 +19,12 @@
 //!   connections share, and go back when the connection rests.
 
 mod acknowledge;
+mod bbr;
+mod congestion;
 mod cubic;
+mod delivery;
 mod isn;
+mod pacer;
 mod rack;
 mod reassembly;
 mod receive;
@@ -37,8 +41,11 @@ mod timers;
 use std::time::{Duration, Instant};
 
 use crate::routing::packet::FiveTuple;
-use cubic::Cubic;
+pub use congestion::Algorithm;
+use congestion::Congestion;
+use delivery::Delivery;
 pub use isn::IsnSource;
+use pacer::Pacer;
 use rack::Rack;
 use reassembly::Reassembly;
 use recovery::{Episode, Probe};
@@ -64,6 +71,8 @@ pub struct Config {
     pub receive_buffer: usize,
     /// Silence of the peer after which it is asked whether it is there, again and again.
     pub keep_alive: Option<Duration>,
+    /// What decides how much may be under way.
+    pub congestion: Algorithm,
 }
 
 impl Default for Config {
@@ -72,6 +81,7 @@ impl Default for Config {
             send_buffer: 4 << 20,
             receive_buffer: 4 << 20,
             keep_alive: Some(Duration::from_secs(45)),
+            congestion: Algorithm::default(),
         }
     }
 }
@@ -176,7 +186,11 @@ pub struct Connection {
     board: Scoreboard,
     rtt: Rtt,
     rack: Rack,
-    cubic: Cubic,
+    congestion: Congestion,
+    delivery: Delivery,
+    pacer: Pacer,
+    /// When a segment may go that the pacing holds back.
+    paced: Option<Micros>,
     episode: Option<Box<Episode>>,
     probe: Option<Probe>,
     /// When a segment that others have overtaken is lost.
@@ -265,7 +279,10 @@ impl Connection {
             board: Scoreboard::default(),
             rtt: Rtt::default(),
             rack: Rack::default(),
-            cubic: Cubic::new(peer_mss as u64),
+            congestion: Congestion::new(config.congestion, peer_mss as u64, None, isn),
+            delivery: Delivery::default(),
+            pacer: Pacer::default(),
+            paced: None,
             episode: None,
             probe: None,
             reorder_at: None,
@@ -353,7 +370,7 @@ impl Connection {
 
     /// What the sender may hold: two windows, so that the next is there when the first is acknowledged.
     fn send_limit(&self) -> usize {
-        let wanted = usize::try_from(self.cubic.window().saturating_mul(2)).unwrap_or(usize::MAX);
+        let wanted = usize::try_from(self.congestion.window().saturating_mul(2)).unwrap_or(usize::MAX);
         wanted
             .max(LEAST_SEND)
             .min(self.config.send_buffer)
@@ -393,6 +410,7 @@ impl Connection {
         self.episode = None;
         self.probe = None;
         self.timer = None;
+        self.paced = None;
         self.due = None;
         self.delayed = None;
         self.owed = 0;
@@ -462,7 +480,7 @@ impl Connection {
 
     /// The congestion window in bytes.
     pub fn window(&self) -> u64 {
-        self.cubic.window()
+        self.congestion.window()
     }
 
     /// The smoothed round trip, once one was measured.

@@ -81,7 +81,10 @@ pub(crate) fn run(
         agent: config.agent(addresses, local),
         addresses: config.tunnel_addresses().to_vec(),
         listeners: listens,
-        limits: ForwardLimits::default(),
+        limits: ForwardLimits {
+            congestion: config.congestion,
+            ..ForwardLimits::default()
+        },
         drain,
     };
     let ids: Vec<ServiceId> = forward

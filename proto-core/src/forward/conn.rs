@@ -61,9 +61,9 @@ pub(super) struct Notice {
 
 impl Conn {
     /// Begins to connect; `flow` is in the direction of the service.
-    pub(super) fn open(flow: FiveTuple, isn: u32, budget: &Budget, now: Instant) -> Self {
+    pub(super) fn open(flow: FiveTuple, config: Config, isn: u32, budget: &Budget, now: Instant) -> Self {
         Self {
-            connection: Connection::connect(flow, Config::default(), isn, budget, now),
+            connection: Connection::connect(flow, config, isn, budget, now),
             opened: false,
             readable_told: false,
             starved: true,

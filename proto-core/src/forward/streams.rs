@@ -17,7 +17,7 @@ use crate::backend::FlowId;
 use crate::id::ServiceIndex;
 use crate::local::ListenerIndex;
 use crate::routing::packet::{FiveTuple, TCP};
-use crate::tcp::Segment;
+use crate::tcp::{Config, Segment};
 
 /// How long a program may take to read a refusal and go.
 const LEAVING: Duration = Duration::from_secs(2);
@@ -211,7 +211,11 @@ impl Stack {
             destination_port: remote.port(),
         };
         let isn = self.isn.draw(&flow, self.now);
-        let conn = Conn::open(flow, isn, &self.budget, self.now);
+        let config = Config {
+            congestion: self.limits.congestion,
+            ..Config::default()
+        };
+        let conn = Conn::open(flow, config, isn, &self.budget, self.now);
         let until = self.now + CONNECT_PATIENCE;
         if let Some(stream) = self.stream(id) {
             if let Some(route) = &mut stream.route {

@@ -1,6 +1,9 @@
 //! What an acknowledgement tells the sender: what was delivered, what is lost, how much more may go.
 
+use super::bbr::Ack;
+use super::congestion::Congestion;
 use super::cubic::Acked;
+use super::delivery::Sample;
 use super::recovery::{Cause, Episode};
 use super::rtt::{MILLISECOND, Micros};
 use super::scoreboard::Delivered;
@@ -139,8 +142,38 @@ impl Connection {
         if delivered.again.is_some() && self.una > before && first.is_some_and(|at| echoes_older(self, at)) {
             self.undo();
         }
+        let rate = match delivered.once.max(delivered.again) {
+            Some((at, _)) => {
+                let newest = (at, delivered.stamp);
+                self.delivery
+                    .on_delivered(delivered.bytes, newest, self.rtt.least(), now)
+            }
+            None => Sample::default(),
+        };
+        // What is lost beyond what the last episode was about is another one's.
+        self.end_episode();
         let lost = self.detect_loss(now);
-        self.adjust_window(delivered, sample, before, !lost, now);
+        match &mut self.congestion {
+            Congestion::Cubic(_) => self.adjust_window(delivered, sample, before, !lost, now),
+            Congestion::Bbr(bbr) => {
+                if delivered.bytes > 0 {
+                    bbr.on_delivered(Ack {
+                        bytes: delivered.bytes,
+                        sample: rate,
+                        round_trip: sample,
+                        smoothed: self.rtt.smoothed(),
+                        pipe: self.board.pipe(),
+                        delivered: self.delivery.delivered(),
+                        lost: self.delivery.lost(),
+                        limited: before < self.limited_until,
+                        now,
+                    });
+                    if bbr.is_resting() {
+                        self.delivery.on_app_limited(self.board.pipe());
+                    }
+                }
+            }
+        }
     }
 
     /// What the tail loss probe has shown (RFC 8985 §7.4.2).
@@ -151,8 +184,7 @@ impl Connection {
         self.probe = None;
         if probe.again.is_some() && !was_late && self.episode.is_none() {
             // The probe itself has repaired a loss.
-            self.cubic.on_loss(self.next - before);
-            self.cubic.set_window(self.cubic.threshold());
+            self.congestion.on_repaired(self.next - before);
         }
     }
 
@@ -164,9 +196,7 @@ impl Connection {
         if episode.cause == Cause::Hole {
             self.rack.on_undone();
         }
-        let window = self.cubic.window().max(episode.saved.window());
-        self.cubic = episode.saved;
-        self.cubic.set_window(window);
+        self.congestion.undo(&episode.saved);
         self.board.take_back();
         self.stats.undone += 1;
     }
@@ -178,7 +208,14 @@ impl Connection {
             .rack
             .window(&self.rtt, self.episode.is_some(), self.board.sacked());
         let rack = self.rack;
-        let (mut lost, wait) = self.board.judge(|at, end| rack.judge(at, end, window, now));
+        let saved = self.congestion;
+        let (mut lost, wait) = self.board.judge(
+            |at, end| rack.judge(at, end, window, now),
+            |sent| {
+                self.delivery.on_lost(sent.len());
+                self.congestion.on_lost(sent, &self.delivery, now);
+            },
+        );
         if !self.sack {
             let hole = self
                 .episode
@@ -192,13 +229,14 @@ impl Connection {
         }
         self.reorder_at = wait;
         if lost && self.episode.is_none() {
-            let episode = Episode::new(Cause::Hole, self.next, flight, self.cubic);
+            let episode = Episode::new(Cause::Hole, self.next, flight, saved);
             self.episode = Some(Box::new(episode));
-            self.cubic.on_loss(flight.max(self.next - self.una));
+            self.congestion.on_hole(flight.max(self.next - self.una));
         }
         lost
     }
 
+    /// The window of CUBIC after an acknowledgement, in a recovery by proportion.
     pub(super) fn adjust_window(
         &mut self,
         delivered: &Delivered,
@@ -207,6 +245,9 @@ impl Connection {
         safe: bool,
         now: Micros,
     ) {
+        let Congestion::Cubic(cubic) = &mut self.congestion else {
+            return;
+        };
         let acked = Acked {
             bytes: delivered.bytes,
             sample,
@@ -215,33 +256,36 @@ impl Connection {
             next: self.next,
             now,
         };
-        let threshold = self.cubic.threshold();
+        let threshold = cubic.threshold();
         let Some(episode) = &mut self.episode else {
             // A window that is not used does not grow (RFC 9438 §5.8); in slow start half of it is enough.
             let flight = self.board.pipe() + delivered.bytes;
-            let used = before < self.limited_until && self.cubic.window() <= 2 * flight;
+            let used = before < self.limited_until && cubic.window() <= 2 * flight;
             if delivered.bytes > 0 && used {
-                self.cubic.on_acked(acked);
+                cubic.on_acked(acked);
             }
             return;
         };
-        let over = self.una >= episode.point;
         match episode.cause {
-            Cause::Hole if over => {
-                self.cubic.set_window(threshold);
-                self.rack.on_recovered();
-            }
             Cause::Hole => {
-                let (pipe, mss) = (self.board.pipe(), self.cubic.mss());
+                let (pipe, mss) = (self.board.pipe(), cubic.mss());
                 let safe = safe && self.una > before;
                 let window = episode.window(delivered.bytes, pipe, threshold, mss, safe);
-                self.cubic.set_window(window);
+                cubic.set_window(window);
             }
-            Cause::Timeout if delivered.bytes > 0 => self.cubic.on_acked(acked),
+            Cause::Timeout if delivered.bytes > 0 => cubic.on_acked(acked),
             Cause::Timeout => {}
         }
-        if over {
-            self.episode = None;
+    }
+
+    /// Everything that was under way when a recovery began is acknowledged.
+    fn end_episode(&mut self) {
+        let Some(episode) = self.episode.take_if(|episode| self.una >= episode.point) else {
+            return;
+        };
+        if episode.cause == Cause::Hole {
+            self.rack.on_recovered();
         }
+        self.congestion.on_recovered(episode.cause);
     }
 }

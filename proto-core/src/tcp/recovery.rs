@@ -1,6 +1,6 @@
 //! What a loss changes until everything that was under way then is acknowledged.
 
-use super::cubic::Cubic;
+use super::congestion::Congestion;
 use super::rtt::Micros;
 
 /// What began an episode.
@@ -23,13 +23,13 @@ pub(super) struct Episode {
     delivered: u64,
     out: u64,
     /// The controller before the reduction, in case it was for nothing.
-    pub(super) saved: Cubic,
+    pub(super) saved: Congestion,
     /// When the first segment was sent again.
     pub(super) first: Option<Micros>,
 }
 
 impl Episode {
-    pub(super) fn new(cause: Cause, point: u64, flight: u64, saved: Cubic) -> Self {
+    pub(super) fn new(cause: Cause, point: u64, flight: u64, saved: Congestion) -> Self {
         Self {
             cause,
             point,

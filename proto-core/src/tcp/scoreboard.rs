@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::delivery::Stamp;
 use super::rtt::Micros;
 
 /// Blocks of the last acknowledgement that are remembered as done.
@@ -23,10 +24,11 @@ pub(super) struct Sent {
     /// Given up, and not yet sent again.
     pub(super) lost: bool,
     pub(super) retransmitted: bool,
+    pub(super) stamp: Stamp,
 }
 
 impl Sent {
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.end - self.start
     }
 
@@ -45,11 +47,17 @@ pub(super) struct Delivered {
     pub(super) again: Option<(Micros, u64)>,
     /// The first end of a segment, sent once, that was delivered behind a later one.
     pub(super) reordered: bool,
+    /// What the newest of all remembers.
+    pub(super) stamp: Stamp,
 }
 
 impl Delivered {
     fn add(&mut self, sent: &Sent, farthest: u64) {
         self.bytes += sent.len();
+        let newest = self.once.max(self.again);
+        if newest.is_none_or(|newest| newest <= (sent.at, sent.end)) {
+            self.stamp = sent.stamp;
+        }
         let place = if sent.retransmitted {
             &mut self.again
         } else {
@@ -107,7 +115,7 @@ impl Scoreboard {
     }
 
     /// A segment is sent for the first time.
-    pub(super) fn push(&mut self, range: Range<u64>, at: Micros) {
+    pub(super) fn push(&mut self, range: Range<u64>, at: Micros, stamp: Stamp) {
         self.pipe += range.end - range.start;
         self.sent.push_back(Sent {
             start: range.start,
@@ -116,6 +124,7 @@ impl Scoreboard {
             sacked: false,
             lost: false,
             retransmitted: false,
+            stamp,
         });
     }
 
@@ -216,10 +225,11 @@ impl Scoreboard {
     /// Gives up segments, from the front of both queues, for as long as `judge` says so; what it says instead of `Ok`
     /// is returned for the one that waits.
     ///
-    /// `judge` is told when a segment was sent and where it ends. Verdicts come in the order of transmission.
+    /// `judge` is told when a segment was sent and where it ends, and `bury` of each that was given up. Verdicts come in the order of transmission.
     pub(super) fn judge<W: Ord>(
         &mut self,
         mut judge: impl FnMut(Micros, u64) -> Result<(), Option<W>>,
+        mut bury: impl FnMut(&Sent),
     ) -> (bool, Option<W>) {
         let mut any = false;
         let mut wait = None;
@@ -233,6 +243,7 @@ impl Scoreboard {
                 sent.lost = true;
                 self.pipe -= sent.len();
                 self.lost.push_back(sent.start);
+                bury(sent);
                 any = true;
             }
             self.judged = sent.end;
@@ -255,6 +266,7 @@ impl Scoreboard {
                 self.pipe -= sent.len();
                 // It is what the peer waits for: it goes before what was lost for the first time.
                 self.lost.push_front(start);
+                bury(sent);
                 any = true;
             }
             self.again.pop_front();
@@ -361,7 +373,7 @@ impl Scoreboard {
     }
 
     /// A segment is sent again.
-    pub(super) fn sent_again(&mut self, start: u64, now: Micros) {
+    pub(super) fn sent_again(&mut self, start: u64, now: Micros, stamp: Stamp) {
         let Some(index) = self.index(start) else { return };
         let Some(sent) = self.sent.get_mut(index) else {
             return;
@@ -375,6 +387,7 @@ impl Scoreboard {
         sent.lost = false;
         sent.retransmitted = true;
         sent.at = now;
+        sent.stamp = stamp;
         self.again.push_back((now, start));
     }
 

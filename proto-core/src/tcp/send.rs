@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use smoltcp::wire::TcpControl;
 
-use super::cubic::Cubic;
+use super::congestion::Congestion;
+use super::pacer::Pace;
 use super::recovery::Probe;
 use super::rtt::Micros;
 use super::segment::{Header, Options};
@@ -18,6 +19,9 @@ const LEAST_MTU: usize = 576;
 
 /// No IPv6 path carries less (RFC 8200 §5).
 const LEAST_MTU_V6: usize = 1280;
+
+/// Segments at the beginning that are not paced: the initial window (RFC 6928).
+const UNPACED_SEGMENTS: u64 = 10;
 
 const TCP_HEADER: usize = 20;
 
@@ -93,14 +97,18 @@ impl Connection {
     }
 
     fn send_segment(&mut self, mtu: usize, now: Micros) -> Option<Vec<u8>> {
+        self.paced = None;
         if !self.sack && self.owed > 0 {
             return self.send_acknowledgement();
         }
         let mss = self.mss(mtu);
         match self.next {
             // Nothing but the SYN was sent.
-            0 | 1 => self.cubic = Cubic::new(mss as u64),
-            _ => self.cubic.set_mss(mss as u64),
+            0 | 1 => {
+                let (algorithm, smoothed) = (self.config.congestion, self.rtt.smoothed());
+                self.congestion = Congestion::new(algorithm, mss as u64, smoothed, self.initial);
+            }
+            _ => self.congestion.set_mss(mss as u64),
         }
         let most = mss
             - if self.sack && self.rx.has_blocks() {
@@ -108,7 +116,7 @@ impl Connection {
             } else {
                 0
             };
-        if let Some(range) = self.next_lost(most) {
+        if let Some(range) = self.next_lost(most, now) {
             return self.transmit(range, true, now);
         }
         match self.due.take() {
@@ -141,9 +149,12 @@ impl Connection {
     }
 
     /// A lost segment, if the window allows it.
-    fn next_lost(&mut self, most: usize) -> Option<Range<u64>> {
+    fn next_lost(&mut self, most: usize, now: Micros) -> Option<Range<u64>> {
         let pipe = self.board.pipe();
-        if !self.board.has_lost() || (pipe > 0 && pipe >= self.cubic.window()) {
+        if !self.board.has_lost() || (pipe > 0 && pipe >= self.congestion.window()) {
+            return None;
+        }
+        if !self.is_time(now) {
             return None;
         }
         self.board.next_lost(most as u64)
@@ -168,9 +179,34 @@ impl Connection {
         (self.next < end).then_some(self.next..end)
     }
 
+    /// The rate at which to send. The first window goes at once, as everywhere where pacing is done: an answer that fits
+    /// into it is not worth a delay.
+    fn pace(&self) -> Option<Pace> {
+        let paced = self.next > UNPACED_SEGMENTS * self.peer_mss as u64;
+        self.congestion.pace().filter(|_| paced)
+    }
+
+    /// Whether the pacing lets a segment go now.
+    fn is_time(&mut self, now: Micros) -> bool {
+        let Some(pace) = self.pace() else { return true };
+        self.paced = self.pacer.ask(pace, now).err();
+        self.paced.is_none()
+    }
+
+    /// The owner has less to send than the window allows: what is delivered now does not show what the path carries.
+    fn note_limit(&mut self, most: usize) {
+        let pipe = self.board.pipe();
+        let little = self.written.saturating_sub(self.next) < most as u64;
+        if little && !self.board.has_lost() && pipe + most as u64 <= self.congestion.window() {
+            self.delivery.on_app_limited(pipe);
+            self.pacer.rest();
+        }
+    }
+
     /// New data, if both windows allow it and it is worth a segment (RFC 9293 §3.8.6.2.1).
     fn next_new(&mut self, most: usize, now: Micros) -> Option<Range<u64>> {
         let Some(range) = self.new_data(most) else {
+            self.note_limit(most);
             self.persist(now);
             return None;
         };
@@ -179,17 +215,21 @@ impl Connection {
         let pipe = self.board.pipe();
         let worth = all || len >= most as u64 || len >= self.widest / 2;
         if !worth {
+            self.note_limit(most);
             self.persist(now);
             return None;
         }
         if pipe == 0 && now.saturating_sub(self.sent) > self.rtt.timeout() && self.board.is_empty() {
-            self.cubic.on_idle();
+            self.congestion.on_idle();
         }
-        if pipe > 0 && pipe + len > self.cubic.window() {
+        if pipe > 0 && pipe + len > self.congestion.window() {
             self.limited_until = self.next;
             return None;
         }
-        if 2 * pipe >= self.cubic.window() && self.cubic.in_slow_start() {
+        if !self.is_time(now) {
+            return None;
+        }
+        if 2 * pipe >= self.congestion.window() && self.congestion.in_slow_start() {
             self.limited_until = self.next;
         }
         Some(range)
@@ -220,15 +260,23 @@ impl Connection {
         if quiet || self.board.first().is_some_and(|first| first.start == range.start) {
             self.since = now;
         }
+        let len = range.end - range.start;
+        if quiet && self.delivery.is_app_limited() {
+            self.congestion.on_restart(self.delivery.delivered(), now);
+        }
+        let stamp = self.delivery.stamp(self.board.pipe(), len, now);
+        if let Some(pace) = self.pace() {
+            self.pacer.on_sent(len, pace, now);
+        }
         if again {
             self.stats.retransmits += 1;
-            self.board.sent_again(range.start, now);
+            self.board.sent_again(range.start, now, stamp);
         } else {
             self.next = range.end;
-            self.board.push(range.clone(), now);
+            self.board.push(range.clone(), now, stamp);
         }
         if let Some(episode) = &mut self.episode {
-            episode.on_sent(range.end - range.start, again, now);
+            episode.on_sent(len, again, now);
         }
         self.sent = now;
         self.moved = now;

@@ -1,5 +1,6 @@
 //! Two ends and a network between them, in virtual time.
 
+mod congestion;
 mod generated;
 mod goodput;
 mod harness;

@@ -32,6 +32,7 @@ impl Connection {
     pub fn poll_timeout(&self) -> Option<Instant> {
         [
             self.timer.map(|timer| timer.1),
+            self.paced,
             self.delayed,
             self.next_question(),
             self.next_rest(),
@@ -61,6 +62,8 @@ impl Connection {
                 Timer::Tail | Timer::KeepAlive => self.due = Some(timer),
             }
         }
+        // The owner sends now.
+        self.paced = self.paced.filter(|at| *at > now);
         if self.delayed.is_some_and(|at| at <= now) {
             self.delayed = None;
             self.owe();
@@ -106,15 +109,15 @@ impl Connection {
             .episode
             .as_ref()
             .is_some_and(|episode| episode.cause == Cause::Timeout);
+        let flight = self.board.pipe();
         if !timed_out {
-            let saved = self.episode.take().map_or(self.cubic, |episode| episode.saved);
-            let flight = self.board.pipe();
+            let saved = self.episode.take();
+            let saved = saved.map_or(self.congestion, |episode| episode.saved);
             let episode = Episode::new(Cause::Timeout, self.next, flight, saved);
             self.episode = Some(Box::new(episode));
-            self.cubic.on_timeout(self.next - self.una);
-        } else {
-            self.cubic.set_window(0);
         }
+        self.congestion.on_timeout(self.next - self.una, timed_out);
+        self.delivery.on_lost(flight);
         self.probe = None;
         self.reorder_at = None;
         self.board.give_up_all();

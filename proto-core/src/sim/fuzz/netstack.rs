@@ -21,12 +21,14 @@ use crate::routing::reassembly::ReassemblyLimits;
 use crate::service::Offer;
 use crate::service::access::{AllowList, Allowed};
 use crate::sim::{Clock as _, ManualClock};
+use crate::tcp::Algorithm;
 
 const LIMITS: NetstackLimits = NetstackLimits {
     tcp_sessions: 3,
     tcp_pending_per_source: 2,
     tcp_buffer: 64 << 10,
     tcp_memory: 256 << 10,
+    congestion: Algorithm::Bbr,
     udp_flows: 3,
     udp_flows_per_source: 2,
     reassembly: ReassemblyLimits {

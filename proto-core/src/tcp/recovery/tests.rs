@@ -1,11 +1,17 @@
 //! Proportional rate reduction by the figures of RFC 6937 §4.
 
 use super::*;
+use crate::tcp::Algorithm;
 
 const MSS: u64 = 1000;
 
 fn episode(flight: u64) -> Episode {
-    Episode::new(Cause::Hole, 100_000, flight * MSS, Cubic::new(MSS))
+    Episode::new(
+        Cause::Hole,
+        100_000,
+        flight * MSS,
+        Congestion::new(Algorithm::Cubic, MSS, None, 0),
+    )
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::harness::{Application, Net, Pairing, SECOND, Weather, flow, pattern};
-use crate::tcp::Config;
+use crate::tcp::{Algorithm, Config};
 
 fn weather() -> impl Strategy<Value = Weather> {
     let rates = prop_oneof![Just(None), (100_000_u64..20_000_000).prop_map(Some)];
@@ -51,10 +51,12 @@ fn application() -> impl Strategy<Value = Application> {
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    (8_usize..1000, 8_usize..1000).prop_map(|(send, receive)| Config {
+    let congestion = prop_oneof![Just(Algorithm::Cubic), Just(Algorithm::Bbr)];
+    (8_usize..1000, 8_usize..1000, congestion).prop_map(|(send, receive, congestion)| Config {
         send_buffer: send * 1024,
         receive_buffer: receive * 1024,
         keep_alive: Some(Duration::from_secs(45)),
+        congestion,
     })
 }
 

@@ -2,12 +2,14 @@
 
 mod end;
 mod link;
+mod shared;
 mod smol;
 
 use std::time::{Duration, Instant};
 
 pub(super) use end::{Application, End, Ours};
 pub(super) use link::{Link, Weather};
+pub(super) use shared::Shared;
 pub(super) use smol::Smol;
 
 use crate::routing::packet::{FiveTuple, TCP};

@@ -165,7 +165,7 @@ impl Ours {
         }
     }
 
-    fn receive(&mut self, packet: &[u8], now: Instant) {
+    pub(super) fn receive(&mut self, packet: &[u8], now: Instant) {
         let parsed = packet::parse(packet).unwrap();
         assert!(packet::verify_checksums(&parsed, packet));
         let segment = Segment::parse(&parsed, packet).unwrap();
@@ -177,7 +177,7 @@ impl Ours {
         }
     }
 
-    fn work(&mut self, now: Instant) {
+    pub(super) fn work(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else {
             return;
         };
