@@ -22,6 +22,12 @@ pub(super) const ROWS: Table = &[
         "as much as goes, one way, 4 agents, relay on a processor of its own",
         &[
             ("relayed datagrams that arrive", "sat_rate", "/s", 0),
+            (
+                "… lost on the way, for want of a faster receiver",
+                "sat_lost",
+                "%",
+                1,
+            ),
             ("relay, CPU per datagram", "sat_us", "µs", 2),
             (
                 "bare quiche relay in memory, CPU per datagram",

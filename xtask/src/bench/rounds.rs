@@ -111,19 +111,22 @@ impl<'a> Rounds<'a> {
         self.place(true)?;
         let command = format!("run 0 {} {SIZE}", self.extent.seconds);
         let before = self.in_memory()?;
-        let (rate, micros) = one_way_relayed(&mut self.stage.relayed, &command)?;
+        let (rate, micros, lost) = one_way_relayed(&mut self.stage.relayed, &command)?;
         let after = self.in_memory()?;
         let bare = f64::midpoint(before.bare, after.bare);
         self.figures.add("sat_rate", rate);
         self.figures.add("sat_us", micros);
+        self.figures.add("sat_lost", lost * 100.0);
         self.figures.add("memory_bare_us", bare);
         self.figures.add("sat_ratio", micros / bare);
         self.figures.add("aead_us", before.reference);
         self.figures.add("aead_us", after.reference);
-        let (rate, micros) = one_way_forwarded(&mut self.stage.batches, &mut self.stage.counting, &command)?;
+        let (rate, micros, _) =
+            one_way_forwarded(&mut self.stage.batches, &mut self.stage.counting, &command)?;
         self.figures.add("fwd_batches_rate", rate);
         self.figures.add("fwd_batches_us", micros);
-        let (rate, micros) = one_way_forwarded(&mut self.stage.singles, &mut self.stage.counting, &command)?;
+        let (rate, micros, _) =
+            one_way_forwarded(&mut self.stage.singles, &mut self.stage.counting, &command)?;
         self.figures.add("fwd_singles_rate", rate);
         self.figures.add("fwd_singles_us", micros);
         self.place(false)
@@ -267,20 +270,24 @@ fn there_and_back(talk: &mut Talk, pids: &[u32], command: &str) -> Result<Both> 
     })
 }
 
-/// Packets per second that arrive, and the relay's CPU per packet.
-fn one_way_relayed(relayed: &mut Relayed, command: &str) -> Result<(f64, f64)> {
+/// Packets per second that arrive, the relay's CPU for each of them, and the share of what was sent that did not arrive.
+fn one_way_relayed(relayed: &mut Relayed, command: &str) -> Result<(f64, f64, f64)> {
     let Relayed { relay, agents, sink } = relayed;
     sink.ask("take")?;
     one_way(relay.id(), agents, sink, command)
 }
 
-fn one_way_forwarded(forwarded: &mut Forwarded, counting: &mut Talk, command: &str) -> Result<(f64, f64)> {
+fn one_way_forwarded(
+    forwarded: &mut Forwarded,
+    counting: &mut Talk,
+    command: &str,
+) -> Result<(f64, f64, f64)> {
     let Forwarded { forwarder, sender } = forwarded;
     counting.ask("take")?;
     one_way(forwarder.id(), sender, counting, command)
 }
 
-fn one_way(middle: u32, sender: &mut Talk, receiver: &mut Talk, command: &str) -> Result<(f64, f64)> {
+fn one_way(middle: u32, sender: &mut Talk, receiver: &mut Talk, command: &str) -> Result<(f64, f64, f64)> {
     let before = cpu(middle)?;
     let sent: Value = sender.ask(command)?;
     let spent = cpu(middle)?.saturating_sub(before);
@@ -288,5 +295,6 @@ fn one_way(middle: u32, sender: &mut Talk, receiver: &mut Talk, command: &str) -
     Ok((
         arrived / number(&sent, "/seconds"),
         spent.as_secs_f64() * 1e6 / arrived,
+        1.0 - arrived / number(&sent, "/sent"),
     ))
 }

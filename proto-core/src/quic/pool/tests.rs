@@ -322,9 +322,12 @@ fn crowded() -> (Wire, ConnId) {
         .server_events
         .iter()
         .rev()
-        .find_map(|event| match event {
-            PoolEvent::Established(id) => Some(*id),
-            _ => None,
+        .find_map(|event| {
+            if let PoolEvent::Established(id) = event {
+                Some(*id)
+            } else {
+                None
+            }
         })
         .unwrap();
     assert_ne!(sender, slow);
