@@ -1,4 +1,4 @@
-//! The bytes of `ztna-v1`: what travels where, and nothing about what it means.
+//! The bytes of `ztna-v1` and `ztna-v2`: what travels where, and nothing about what it means.
 //!
 //! Every file here is a pair of inverses, parse and write, over plain values. Who may say what, and what follows from
 //! it, is decided by the machines above.
@@ -6,14 +6,17 @@
 //! | where | what | file |
 //! |---|---|---|
 //! | UDP payload | a QUIC packet, or beside it a raw message of a v1 peer | [`classify`], [`v1`] |
+//! | UDP payload | a frame of a relay channel; a connectivity check (v2) | [`channel`], [`check`] |
 //! | DATAGRAM | registration, its answers, IP packets bare or routed by service | [`datagram`] |
 //! | DATAGRAM | the observed address (QAD) | [`observed`] |
 //! | stream | frames, each with a length before it | [`framing`] |
-//! | frame | signalling between agent and connector | [`control`] |
+//! | frame | signalling between agent and connector; control and session messages of v2 | [`control`] |
 //!
 //! Numbers are big-endian, except in [`control`] and in the raw binding messages of [`v1`], which v1 peers write with
 //! bincode (little-endian).
 
+pub mod channel;
+pub mod check;
 pub mod control;
 pub mod datagram;
 pub mod framing;
@@ -33,7 +36,11 @@ pub enum UdpPayload {
     /// `5A`: a legal first byte of a QUIC short header *and* of the raw messages in [`v1`]. Look the destination
     /// connection id up first; only a payload that matches no connection may be a raw message.
     QuicOrRaw,
-    /// `00..3F`, or no byte at all: nothing that v1 speaks. Drop and count.
+    /// `21`: a frame of a relay channel, see [`channel`].
+    Channel,
+    /// `22`: a connectivity check, see [`check`].
+    Check,
+    /// The rest of `00..3F`, or no byte at all: nothing that anybody speaks here. Drop and count.
     Foreign,
 }
 
@@ -42,6 +49,8 @@ pub fn classify(payload: &[u8]) -> UdpPayload {
     match payload.first() {
         Some(&v1::MAGIC) => UdpPayload::QuicOrRaw,
         Some(0x40..) => UdpPayload::Quic,
+        Some(&channel::CHANNEL) => UdpPayload::Channel,
+        Some(&check::CHECK) => UdpPayload::Check,
         Some(_) | None => UdpPayload::Foreign,
     }
 }

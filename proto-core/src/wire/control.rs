@@ -1,4 +1,12 @@
-//! Signalling between an agent and a connector, through the intermediate (v1 peers only): bincode 1.3.3 inside frames.
+//! What streams carry: bincode 1.3.3 inside frames.
+//!
+//! Three families share one space of indices, so that a frame says by itself what it is; each context reads only its own.
+//!
+//! | index | family | between |
+//! |---|---|---|
+//! | 0..5 | [`SignalingMessage`] | agent and connector of v1, through the intermediate |
+//! | 5..32 | [`ControlMessage`] | a client and its intermediate, v2 |
+//! | 32.. | [`SessionMessage`] | agent and connector, v2, inside their own connection |
 //!
 //! The only file that names bincode. The encoding is that of its free functions: little-endian fixed-size integers,
 //! enum index u32, `Vec` and `String` length u64, `Option` and `bool` one byte; bytes after a message are ignored. A
@@ -7,11 +15,18 @@
 //! Decoding is bounded by the frame: a length that promises more than the frame holds is an error before anything is
 //! allocated for it.
 
+mod client;
+mod session;
+
+pub use client::{ChannelEnd, ControlMessage, Neighbour, PeerIdentity, Refusal};
+pub use session::{PathOutcome, SessionMessage};
+
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 
 use bincode::Options as _;
-use serde::de::{SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::framing::{MAX_FRAME_LEN, write_frame};
@@ -106,7 +121,7 @@ pub enum SignalingMessage {
         /// The service id.
         service: String,
         /// The agent's addresses.
-        #[serde(deserialize_with = "candidates")]
+        #[serde(deserialize_with = "list")]
         candidates: Vec<Candidate>,
     },
     /// The connector's addresses.
@@ -114,7 +129,7 @@ pub enum SignalingMessage {
         /// The session of the offer.
         session: u64,
         /// The connector's addresses.
-        #[serde(deserialize_with = "candidates")]
+        #[serde(deserialize_with = "list")]
         candidates: Vec<Candidate>,
     },
     /// The intermediate tells both sides to begin.
@@ -124,7 +139,7 @@ pub enum SignalingMessage {
         /// How long to wait, in milliseconds.
         start_delay_ms: u64,
         /// The other side's addresses.
-        #[serde(deserialize_with = "candidates")]
+        #[serde(deserialize_with = "list")]
         peer_candidates: Vec<Candidate>,
     },
     /// What came of it.
@@ -177,6 +192,31 @@ impl SignalingMessage {
     }
 }
 
+/// Bytes of the index that begins every message.
+const INDEX_LEN: usize = 4;
+
+/// Reads a message of a family whose first index is `base`. Control is rare: a copy costs less than a second decoder.
+fn parse_family<M: DeserializeOwned>(base: u32, payload: &[u8]) -> Result<M, Undecodable> {
+    if payload.len() > MAX_FRAME_LEN {
+        return Err(Undecodable);
+    }
+    let (index, rest) = payload.split_first_chunk::<INDEX_LEN>().ok_or(Undecodable)?;
+    let index = u32::from_le_bytes(*index).checked_sub(base).ok_or(Undecodable)?;
+    let own = [&index.to_le_bytes(), rest].concat();
+    encoding()
+        .allow_trailing_bytes()
+        .deserialize(&own)
+        .map_err(|_| Undecodable)
+}
+
+/// Writes a message of a family whose first index is `base`, with its frame.
+fn write_family<M: Serialize>(base: u32, message: &M) -> Option<Vec<u8>> {
+    let mut payload = encoding().serialize(message).ok()?;
+    let index = payload.first_chunk_mut::<INDEX_LEN>()?;
+    *index = (u32::from_le_bytes(*index) + base).to_le_bytes();
+    write_frame(&payload)
+}
+
 fn encoding() -> impl bincode::Options {
     bincode::DefaultOptions::new()
         .with_fixint_encoding()
@@ -184,24 +224,24 @@ fn encoding() -> impl bincode::Options {
 }
 
 /// Reads a list that grows with the bytes really there: serde's own reader trusts the length field up to 1 MiB.
-fn candidates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Candidate>, D::Error> {
-    struct Candidates;
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct List<T>(PhantomData<T>);
 
-    impl<'de> Visitor<'de> for Candidates {
-        type Value = Vec<Candidate>;
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of candidates")
+            f.write_str("a list")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
             let mut list = Vec::new();
-            while let Some(candidate) = seq.next_element()? {
-                list.push(candidate);
+            while let Some(item) = seq.next_element()? {
+                list.push(item);
             }
             Ok(list)
         }
     }
 
-    deserializer.deserialize_seq(Candidates)
+    deserializer.deserialize_seq(List(PhantomData))
 }

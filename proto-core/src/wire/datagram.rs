@@ -33,7 +33,7 @@ const ROUTED: u8 = 0x2F;
 const INTRODUCE: u8 = 0x01;
 
 /// On which side of a service a client stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Role {
     /// It uses the service.
     Agent,

@@ -1,18 +1,26 @@
-//! Golden bytes, round trips, truncations and junk for every message of v1.
+//! Golden bytes, round trips, truncations and junk for every message.
 
 mod control;
 mod datagram;
 mod framing;
 mod raw;
+mod session;
 
 use super::{UdpPayload, classify};
 
 /// Bytes written by a v1 peer, one message a line: name, hex, length in brackets.
 const VECTORS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ztna-v1.txt"));
 
-/// The bytes of a named vector.
+/// Bytes of v2, in the same form.
+const VECTORS_V2: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ztna-v2.txt"));
+
+/// The bytes of a named vector of v1.
 fn vector(name: &str) -> Vec<u8> {
-    let line = VECTORS
+    vector_of(VECTORS, name)
+}
+
+fn vector_of(vectors: &str, name: &str) -> Vec<u8> {
+    let line = vectors
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
         .unwrap_or_else(|| panic!("no vector {name:?}"));
@@ -41,6 +49,8 @@ fn a_udp_payload_is_told_by_its_first_byte() {
     for first in 0..=u8::MAX {
         let expected = match first {
             0x5A => UdpPayload::QuicOrRaw,
+            0x21 => UdpPayload::Channel,
+            0x22 => UdpPayload::Check,
             0x00..0x40 => UdpPayload::Foreign,
             0x40.. => UdpPayload::Quic,
         };
