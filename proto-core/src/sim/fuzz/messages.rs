@@ -12,7 +12,9 @@ use crate::routing::flow::{FlowLimits, FlowTable};
 use crate::routing::packet::{self, Unreachable};
 use crate::routing::table::endpoints;
 use crate::sim::{Clock as _, ManualClock};
-use crate::wire::control::SignalingMessage;
+use crate::wire::channel::{channel_prefix, parse_channel, parse_twice, set_channel, twice_prefix};
+use crate::wire::check::{Check, CheckKey, MAX_CHECK_LEN, claimed_session};
+use crate::wire::control::{ControlMessage, SessionMessage, SignalingMessage};
 use crate::wire::datagram::{
     FromClient, FromIntermediate, introduction, parse_from_client, parse_from_intermediate, routed_prefix,
     write_observed, write_refused, write_register, write_registered,
@@ -71,8 +73,35 @@ pub fn datagram(bytes: &[u8]) {
     if let Ok(message) = RawMessage::parse(bytes) {
         assert_eq!(RawMessage::parse(&message.write()), Ok(message));
     }
+    prefixed(bytes);
     let _ = Header::parse(bytes, LOCAL_CID_LEN);
     let _ = Identity::from_certificate(bytes);
+}
+
+/// What v2 sends beside QUIC, and before packets that travel twice.
+fn prefixed(bytes: &[u8]) {
+    if let Some(channel) = parse_channel(bytes) {
+        let mut frame = channel_prefix(channel).to_vec();
+        frame.extend_from_slice(&bytes[frame.len()..]);
+        assert_eq!(frame, bytes);
+        set_channel(&mut frame, !channel);
+        assert_eq!(parse_channel(&frame), Some(!channel));
+        assert_eq!(frame[5..], bytes[5..], "a relay changes nothing but the number");
+    }
+    if let Some(sequence) = parse_twice(bytes) {
+        assert!(bytes.starts_with(&twice_prefix(sequence)));
+    }
+    // The key is known here: a fuzzer finds its way behind the tag only if it is given one.
+    let key = CheckKey::new(&[0; 32]);
+    let mut sealed = bytes.to_vec();
+    let _ = claimed_session(bytes);
+    for candidate in [bytes, key.seal(&mut sealed)] {
+        if let Ok(check) = Check::parse(candidate, &key) {
+            let mut out = [0; MAX_CHECK_LEN];
+            let len = check.write(&key, &mut out).expect("the buffer has the size");
+            assert_eq!(&out[..len], candidate);
+        }
+    }
 }
 
 /// The signalling stream: the first byte says how it is cut, the rest is the stream.
@@ -95,6 +124,27 @@ pub fn signaling(bytes: &[u8]) {
     let whole = read(stream.len().max(1));
     assert_eq!(read(usize::from(cut).max(1)), whole);
     for payload in whole.0.iter().map(Vec::as_slice).chain([stream]) {
+        let families = [
+            SignalingMessage::parse(payload).is_ok(),
+            ControlMessage::parse(payload).is_ok(),
+            SessionMessage::parse(payload).is_ok(),
+        ];
+        assert!(
+            families.iter().filter(|read| **read).count() <= 1,
+            "a message of two families"
+        );
+        if let Some((message, frame)) = ControlMessage::parse(payload)
+            .ok()
+            .and_then(|m| Some((m.clone(), m.write()?)))
+        {
+            assert_eq!(ControlMessage::parse(&frame[4..]), Ok(message));
+        }
+        if let Some((message, frame)) = SessionMessage::parse(payload)
+            .ok()
+            .and_then(|m| Some((m.clone(), m.write()?)))
+        {
+            assert_eq!(SessionMessage::parse(&frame[4..]), Ok(message));
+        }
         let Ok(message) = SignalingMessage::parse(payload) else {
             continue;
         };
