@@ -84,6 +84,7 @@ pub mod link;
 pub mod local;
 pub mod machine;
 pub mod netstack;
+pub mod punch;
 pub mod quic;
 pub mod registration;
 pub mod rng;

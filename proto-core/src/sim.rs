@@ -23,6 +23,7 @@ pub mod fuzz;
 pub mod host;
 pub mod link;
 pub mod locals;
+pub mod nat;
 pub mod story;
 #[cfg(test)]
 mod tests;
