@@ -76,6 +76,7 @@ pub mod backoff;
 pub mod config;
 pub mod connector;
 pub mod expiring;
+pub mod failover;
 pub mod forward;
 pub mod id;
 pub mod intermediate;
@@ -96,6 +97,7 @@ pub mod tcp;
 #[cfg(test)]
 mod test_origin;
 pub mod timer;
+pub mod window;
 pub mod wire;
 
 pub use agent::Agent;

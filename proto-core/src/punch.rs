@@ -16,7 +16,6 @@
 
 mod candidate;
 mod pair;
-mod window;
 
 #[cfg(test)]
 mod tests;
@@ -29,9 +28,9 @@ pub use candidate::{
     Family, Interface, candidate_priority, host_candidates, is_usable, peer_reflexive_priority,
 };
 use pair::{Pair, State};
-pub use window::{Freshness, SequenceWindow};
 
 use crate::rng::Rng;
+use crate::window::{Freshness, SequenceWindow};
 use crate::wire::check::{Check, CheckKind, Transaction};
 use crate::wire::control::{Candidate, CandidateKind};
 

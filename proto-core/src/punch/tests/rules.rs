@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::{host, ms, origin};
-use crate::punch::{Freshness, Limits, PunchEvent, Puncher, SequenceWindow, Side};
+use crate::punch::{Limits, PunchEvent, Puncher, Side};
 use crate::rng::{Rng, Seed};
 use crate::wire::check::{Check, CheckKind, Transaction};
 
@@ -228,46 +228,7 @@ fn requests_are_paced_behind_the_burst() {
     assert!(agent.poll_check(origin() + ms(5)).is_none());
 }
 
-#[test]
-fn a_window_knows_what_it_saw() {
-    let mut window = SequenceWindow::default();
-    assert_eq!(window.note(5), Freshness::Fresh);
-    assert_eq!(window.note(5), Freshness::Seen);
-    assert_eq!(window.note(4), Freshness::Fresh);
-    assert_eq!(window.note(5 + 1023), Freshness::Fresh);
-    assert_eq!(window.note(5), Freshness::Seen);
-    assert_eq!(window.note(4), Freshness::TooOld);
-    assert_eq!(window.note(6), Freshness::Fresh);
-    assert_eq!(window.note(u64::MAX - 1), Freshness::Fresh);
-    assert_eq!(window.note(u64::MAX - 1), Freshness::Seen);
-    assert_eq!(
-        window.note(u64::MAX),
-        Freshness::TooOld,
-        "nothing could follow it"
-    );
-    assert_eq!(window.note(6), Freshness::TooOld);
-}
-
 proptest! {
-    /// The window against a set of everything.
-    #[test]
-    fn a_window_agrees_with_a_set(numbers in prop::collection::vec(0u64..4000, 1..400)) {
-        let mut window = SequenceWindow::default();
-        let mut seen = std::collections::BTreeSet::new();
-        for number in numbers {
-            let highest = seen.last().copied().unwrap_or(0);
-            let expected = if number + 1024 <= highest {
-                Freshness::TooOld
-            } else if seen.contains(&number) {
-                Freshness::Seen
-            } else {
-                Freshness::Fresh
-            };
-            prop_assert_eq!(window.note(number), expected);
-            seen.insert(number);
-        }
-    }
-
     /// Whatever an authentic peer sends, the machine stays small, and never asks to be woken for nothing.
     #[test]
     fn any_checks_leave_the_contract_whole(

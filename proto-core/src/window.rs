@@ -1,4 +1,7 @@
-//! Which numbers were seen: a sliding window, as IPsec has it (RFC 4303 §3.4.3).
+//! Which numbers were seen: a sliding window, as IPsec has it (RFC 4303 §3.4.3), and what travels twice taken once.
+
+#[cfg(test)]
+mod tests;
 
 /// How far back the window reaches.
 const BITS: u64 = 1024;
@@ -75,5 +78,32 @@ impl SequenceWindow {
     fn place(number: u64) -> (usize, u64) {
         let index = number % BITS;
         ((index / 64) as usize, 1 << (index % 64))
+    }
+}
+
+/// The receiver of packets that are sent on two paths: it takes the first of each number.
+#[derive(Clone, Debug, Default)]
+pub struct Once {
+    window: SequenceWindow,
+    /// The highest number so far, continued beyond 32 bits.
+    highest: Option<u64>,
+}
+
+/// Where the first number is put, so that lower ones that were overtaken have a place.
+const START: u64 = 1 << 32;
+
+impl Once {
+    /// Whether this number is the first of its kind.
+    pub fn take(&mut self, number: u32) -> bool {
+        let full = match self.highest {
+            None => START + u64::from(number),
+            // The one of all that end in these 32 bits that is nearest to the highest.
+            Some(highest) => {
+                let ahead = number.wrapping_sub(highest as u32) as i32;
+                highest.saturating_add_signed(i64::from(ahead))
+            }
+        };
+        self.highest = Some(self.highest.map_or(full, |highest| highest.max(full)));
+        self.window.note(full) == Freshness::Fresh
     }
 }
