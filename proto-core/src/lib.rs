@@ -73,6 +73,7 @@
 pub mod agent;
 pub mod backend;
 pub mod backoff;
+pub mod channel;
 pub mod config;
 pub mod connector;
 pub mod expiring;
