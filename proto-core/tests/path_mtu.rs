@@ -303,3 +303,29 @@ fn a_storm_of_ordinary_loss_changes_nothing() {
         assert_eq!(scene.size(client).0, MAX_UDP_PAYLOAD);
     }
 }
+
+#[test]
+fn a_host_that_repeats_one_segment_is_enough_to_notice() {
+    let mut scene = Scene::new(carrying(1_500));
+    scene.world.run_for(Duration::from_secs(1));
+    let [client, server] = scene.ends();
+    // A busy moment just before, which says nothing about now.
+    for _ in 0..200 {
+        assert!(scene.send(client, 1_400));
+    }
+    scene.world.run_for(Duration::from_millis(200));
+    scene.world.set_link(client, server, carrying(1_400));
+    let from = scene.world.elapsed();
+    for _ in 0..10 {
+        assert!(scene.send(client, 1_400));
+    }
+    // The timeouts of TCP: 200 ms, and twice as long each time.
+    let mut pause = Duration::from_millis(200);
+    while scene.size(client).0 == MAX_UDP_PAYLOAD {
+        scene.world.run_for(pause);
+        pause *= 2;
+        scene.send(client, 1_400);
+    }
+    let took = scene.world.elapsed() - from;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}

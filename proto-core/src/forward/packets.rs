@@ -108,10 +108,13 @@ impl Stack {
         let source = SocketAddr::new(flow.source, flow.source_port);
         let id = self.tcp.get(&flow.destination_port).copied();
         let stream = id.and_then(|id| self.stream(id));
-        match stream.filter(|stream| stream.remote() == Some(source)) {
-            Some(stream) => stream.on_too_big(mtu, sequence),
-            None => self.stats.stray += 1,
-        }
+        let stream = stream.filter(|stream| stream.remote() == Some(source));
+        let (Some(id), Some(stream)) = (id, stream) else {
+            self.stats.stray += 1;
+            return;
+        };
+        stream.on_too_big(mtu, sequence);
+        self.after(id);
     }
 
     /// Ends a connection that is being opened; one that stands outlives such errors (RFC 5461 §4).

@@ -101,13 +101,14 @@ impl Netstack {
 
     /// ICMP says that a segment of a session was too long for the path.
     pub(super) fn on_segment_too_big(&mut self, key: (ServiceIndex, FiveTuple), mtu: usize, sequence: u32) {
-        let live = self.tcp.get(&key).copied().and_then(|id| self.live(id));
-        let Some(live) = live else {
+        let id = self.tcp.get(&key).copied();
+        let Some((id, live)) = id.and_then(|id| Some((id, self.live(id)?))) else {
             self.stats.unsupported += 1;
             return;
         };
         live.on_too_big(mtu, sequence);
         self.stats.icmp_errors += 1;
+        self.after(id);
     }
 
     fn on_unknown(&mut self, service: ServiceIndex, parsed: &Parsed, opens: bool, packet: Datagram) {

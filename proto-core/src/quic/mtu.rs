@@ -25,6 +25,9 @@ const WATCH: Duration = Duration::from_millis(500);
 /// The longest watch, for a path that loses nearly everything.
 const CALM: Duration = Duration::from_secs(64);
 
+/// A watch that has found no loss for so long begins anew.
+const HEALTHY: Duration = Duration::from_millis(100);
+
 /// Fewer long packets than this say nothing.
 const LEAST: u64 = 3;
 
@@ -48,6 +51,8 @@ struct Watch {
     since: Instant,
     sent: u64,
     lost_before: u64,
+    /// Whether there was a loss since.
+    lossy: bool,
 }
 
 impl PathSize {
@@ -109,12 +114,29 @@ impl PathSize {
         if len <= BASE {
             return;
         }
-        let watch = self.watch.get_or_insert_with(|| Watch {
-            since: now,
-            sent: 0,
-            lost_before: lost(),
-        });
-        watch.sent += 1;
+        // A moment without loss says nothing about the next one; it would outweigh it.
+        let is_old = |watch: &Watch| now.saturating_duration_since(watch.since) >= HEALTHY;
+        if self
+            .watch
+            .as_ref()
+            .is_none_or(|watch| !watch.lossy && is_old(watch))
+        {
+            let lost = lost();
+            match &mut self.watch {
+                Some(watch) if watch.lost_before != lost => watch.lossy = true,
+                watch => {
+                    *watch = Some(Watch {
+                        since: now,
+                        sent: 0,
+                        lost_before: lost,
+                        lossy: false,
+                    });
+                }
+            }
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.sent += 1;
+        }
     }
 
     /// Whether it is time to look at the long packets.

@@ -80,6 +80,11 @@ impl Rtt {
         self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
     }
 
+    /// Whether a timeout passed in vain since the peer acknowledged something new.
+    pub(super) fn has_backed_off(&self) -> bool {
+        self.doublings > 0
+    }
+
     /// The peer acknowledged something new.
     pub(super) fn relax(&mut self) {
         self.doublings = 0;

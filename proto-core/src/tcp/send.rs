@@ -69,7 +69,17 @@ impl Connection {
             LEAST_MTU_V6
         };
         let mtu = mtu.max(least);
-        self.path_mtu = Some(self.path_mtu.map_or(mtu, |known| known.min(mtu)));
+        if self.path_mtu.is_some_and(|known| known <= mtu) {
+            return;
+        }
+        self.path_mtu = Some(mtu);
+        // What timed out did so for its length: the next timeout, seconds away by now, has nothing to add. In a flow that
+        // runs, the losses are noticed like others.
+        if self.rtt.has_backed_off() {
+            self.rtt.relax();
+            self.board.give_up_all();
+            self.timer = None;
+        }
     }
 
     fn send_syn(&mut self, mtu: usize, now: Micros) -> Option<Vec<u8>> {

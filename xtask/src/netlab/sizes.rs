@@ -79,7 +79,7 @@ fn follows(world: &mut World, size: usize) -> Result<()> {
 }
 
 /// Some megabytes each way, whole.
-fn transfer(world: &World) -> Result<()> {
+fn transfer(world: &mut World) -> Result<()> {
     let expected = content::digest(FILE);
     let (address, port) = (WEB.address, WEB.port);
     let down = world.download(1, &format!("http://{address}:{port}/bytes/{FILE}"))?;
@@ -87,6 +87,12 @@ fn transfer(world: &World) -> Result<()> {
     let file = world.make_file(FILE)?;
     let up = world.upload(1, &format!("http://{address}:{port}/"), &file)?;
     ensure!(up.digest == expected, "other bytes went up: {up:?}");
+    world.note(format!(
+        "{} MB down in {:.1} s, up in {:.1} s",
+        FILE / 1_000_000,
+        down.took.as_secs_f64(),
+        up.took.as_secs_f64()
+    ));
     Ok(())
 }
 

@@ -125,13 +125,13 @@ fn few_long_packets_far_apart_are_enough() {
     // A host that repeats one segment: after 200 ms, 400 ms, 800 ms. Each loss is known when the next one leaves.
     for (lost, at) in [0, 200, 600, 1_400].into_iter().enumerate() {
         let now = start + after(at);
-        size.on_sent(MOST, || 0, now);
+        size.on_sent(MOST, || lost as u64, now);
         assert!(!(size.is_judgement_due(now) && size.is_black_hole(lost as u64, RTT, now)) || lost == 3);
     }
     let mut late = settled(MOST, start);
     late.on_sent(MOST, || 0, start);
-    late.on_sent(MOST, || 0, start + after(200));
-    late.on_sent(MOST, || 0, start + after(600));
+    late.on_sent(MOST, || 1, start + after(200));
+    late.on_sent(MOST, || 2, start + after(600));
     assert!(
         !late.is_black_hole(2, RTT, start + after(610)),
         "the third may yet arrive"
@@ -154,13 +154,26 @@ fn short_packets_are_not_watched() {
 fn losses_are_waited_for_on_a_slow_path() {
     let start = origin();
     let mut size = settled(MOST, start);
-    for at in 0..100 {
-        size.on_sent(MOST, || 0, start + after(at * 10));
+    for at in 0..100_u64 {
+        size.on_sent(MOST, || at.saturating_sub(30), start + after(at * 10));
     }
     let slow = after(300);
     assert!(
         !size.is_black_hole(0, slow, start + after(1_000)),
         "too early to tell"
     );
-    assert!(size.is_black_hole(100, slow, start + after(2_400)));
+    assert!(size.is_black_hole(100, slow, start + after(2_800)));
+}
+
+#[test]
+fn a_busy_moment_before_does_not_outweigh_what_vanishes_now() {
+    let start = origin();
+    let mut size = settled(MOST, start);
+    for _ in 0..5_000 {
+        size.on_sent(MOST, || 0, start);
+    }
+    for (lost, at) in [(0, 200), (1, 400), (2, 800)] {
+        size.on_sent(MOST, || lost, start + after(at));
+    }
+    assert!(size.is_black_hole(3, RTT, start + after(850)));
 }

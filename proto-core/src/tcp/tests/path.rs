@@ -47,3 +47,23 @@ fn segments_shorten_when_the_path_says_so_and_only_for_what_is_under_way() {
     net.finish(20 * SECOND);
     assert!((700..=900).contains(&largest_from(&net, before)));
 }
+
+#[test]
+fn what_timed_out_for_its_length_is_sent_again_as_soon_as_that_is_known() {
+    let applications = [
+        Application::sends(pattern(2_000_000, 1)),
+        Application::sends(Vec::new()),
+    ];
+    let mut net = Net::new(Pairing::Ours, Config::default(), Weather::default(), applications);
+    net.links[0].log = Some(Vec::new());
+    net.run(SECOND, |net| net.links[0].carried > 100_000);
+    // From now on long segments vanish; the pauses between their repetitions grow to seconds.
+    net.links[0].broken = true;
+    net.pass(5 * SECOND);
+    let carried = net.links[0].carried;
+    let sequence = newest(&mut net);
+    net.links[0].broken = false;
+    net.ours(0).connection.as_mut().unwrap().on_too_big(900, sequence);
+    net.run(SECOND / 10, |net| net.links[0].carried > carried + 2_000);
+    net.finish(20 * SECOND);
+}
