@@ -219,7 +219,11 @@ impl<Q: Provider> Connector<Q> {
                 PoolEvent::Readable(id) => self.read(id, now),
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(id, reason) => {
+                    let service = self.service_of(id).filter(|service| self.is_up(*service));
                     self.with_link(id, |link, _| link.on_closed(reason, now));
+                    if let Some(service) = service.filter(|service| !self.is_up(*service)) {
+                        self.doubt_others(service, now);
+                    }
                     if let Some(owner) = self.owners.get_mut(id.index as usize) {
                         owner.take_if(|(owned, _)| *owned == id);
                     }
@@ -330,6 +334,24 @@ impl<Q: Provider> Connector<Q> {
         self.settle(service);
     }
 
+    fn is_up(&self, service: ServiceIndex) -> bool {
+        matches!(self.services.get(usize::from(service.0)), Some(Some(known)) if known.link.connection().is_some())
+    }
+
+    /// One link has learnt that its connection is gone. All go to one intermediate, and the idle ones would not notice before
+    /// their next keepalive: they ask at once.
+    fn doubt_others(&mut self, lost: ServiceIndex, now: Instant) {
+        for index in 0..self.services.len() {
+            let service = ServiceIndex(index as u16);
+            if service != lost && self.is_up(service) {
+                if let Some(Some(published)) = self.services.get_mut(index) {
+                    published.link.doubt(now);
+                }
+                self.settle(service);
+            }
+        }
+    }
+
     /// After anything happened to a link: its events, its connection and its timer are brought up to date.
     fn settle(&mut self, service: ServiceIndex) {
         let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
@@ -407,8 +429,12 @@ impl<Q: Provider> Machine for Connector<Q> {
         self.process(now);
         while let Some(index) = self.timers.pop_due(now) {
             let service = ServiceIndex(index as u16);
+            let was_up = self.is_up(service);
             if let Some(Some(published)) = self.services.get_mut(index as usize) {
                 published.link.handle_timeout(&mut self.pool, now);
+            }
+            if was_up && !self.is_up(service) {
+                self.doubt_others(service, now);
             }
             self.leave(service, now);
             self.settle(service);

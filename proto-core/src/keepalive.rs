@@ -21,6 +21,7 @@ pub enum Action {
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
     ping_at: Instant,
+    doubted: Option<Instant>,
     awaiting: Option<Awaiting>,
 }
 
@@ -36,6 +37,7 @@ impl Keepalive {
     pub fn new(now: Instant) -> Self {
         Self {
             ping_at: now + KEEPALIVE,
+            doubted: None,
             awaiting: None,
         }
     }
@@ -48,14 +50,25 @@ impl Keepalive {
                 received: received(),
             });
         }
-        // The packet is the sign of life that a PING would be.
-        self.ping_at = now + KEEPALIVE;
+        // The packet is the sign of life that a PING would be; after the last one, somebody should ask once more.
+        self.ping_at = now + LISTENING;
     }
 
     /// A packet of the peer came. If nothing is sent meanwhile, a sign of life is asked for soon: an intermediate that
     /// has just been restarted cannot tell a client that is silent.
     pub fn on_heard(&mut self, now: Instant) {
         self.ping_at = self.ping_at.min(now + LISTENING);
+    }
+
+    /// There is reason to doubt that the peer is there: it is asked at once. Many reasons in a row are one.
+    pub fn doubt(&mut self, now: Instant) {
+        if self
+            .doubted
+            .is_none_or(|at| now.saturating_duration_since(at) >= LISTENING)
+        {
+            self.doubted = Some(now);
+            self.ping_at = self.ping_at.min(now);
+        }
     }
 
     /// When to call [`Keepalive::poll`].
@@ -79,6 +92,7 @@ impl Keepalive {
             return None;
         }
         self.on_sent(|| received, now);
+        self.ping_at = now + KEEPALIVE;
         Some(Action::Ping)
     }
 }

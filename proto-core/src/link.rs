@@ -381,6 +381,13 @@ impl Link {
         self.state = State::Closed;
     }
 
+    /// Another connection to the same intermediate was lost.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        if let State::Up { keepalive, .. } = &mut self.state {
+            keepalive.doubt(now);
+        }
+    }
+
     fn heard(&mut self, now: Instant) {
         if let State::Up { keepalive, .. } = &mut self.state {
             keepalive.on_heard(now);

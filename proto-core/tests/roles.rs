@@ -105,6 +105,7 @@ stories! {
     service:
         an_echo_comes_back_through_everything
         a_busy_service_survives_a_restart_of_the_intermediate
+        an_idle_service_learns_of_a_restart_from_its_busy_neighbour
         a_ping_is_answered_for_the_service_and_nobody_else
         two_agents_that_look_alike_hear_their_own
         eight_agents_that_look_alike_hear_their_own

@@ -13,8 +13,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// connection, and below the 30 s that Linux keeps an unreplied UDP mapping.
 pub const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// How long after the last packet of a peer a client shows itself, if it has nothing to send. One that only listens would
-/// learn of a restarted intermediate with its next keepalive; one that was busy a moment ago asks this soon.
+/// How long after the last packet in either direction a client asks for a sign of life, once. Who falls silent after being
+/// busy would learn of a restarted intermediate with the next keepalive only; this way it takes a second.
 pub const LISTENING: Duration = Duration::from_secs(1);
 
 /// How long something sent may go unanswered before the intermediate counts as gone. QUIC has probed at least three

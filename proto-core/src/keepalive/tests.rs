@@ -26,6 +26,9 @@ fn an_unanswered_packet_ends_it_after_patience() {
         now + Duration::from_secs(3),
     );
     let end = now + Duration::from_secs(1) + PATIENCE;
+    // Silence after the last packet asks once more, which changes nothing about the first.
+    assert_eq!(keepalive.next(), now + Duration::from_secs(3) + LISTENING);
+    assert_eq!(keepalive.poll(5, keepalive.next()), Some(Action::Ping));
     assert_eq!(keepalive.next(), end);
     assert_eq!(keepalive.poll(5, end - Duration::from_millis(1)), None);
     assert_eq!(keepalive.poll(5, end), Some(Action::GiveUp));
@@ -36,7 +39,7 @@ fn traffic_in_both_directions_needs_no_ping() {
     let mut now = origin();
     let mut keepalive = Keepalive::new(now);
     for received in 0..100 {
-        now += Duration::from_secs(1);
+        now += LISTENING - Duration::from_millis(1);
         assert_eq!(keepalive.poll(received, now), None);
         keepalive.on_sent(|| received, now);
     }
