@@ -139,7 +139,9 @@ impl Connection {
         let probe_was_late = twice || repeated.is_some_and(|at| echoes_older(self, at));
         self.judge_probe(probe_was_late, before);
         let first = self.episode.as_ref().and_then(|episode| episode.first);
-        if delivered.again.is_some() && self.una > before && first.is_some_and(|at| echoes_older(self, at)) {
+        // A retransmission of an episode before this one says nothing about this one.
+        let of_this = first.filter(|first| delivered.again.is_some_and(|(at, _)| at >= *first));
+        if self.una > before && of_this.is_some_and(|at| echoes_older(self, at)) {
             self.undo();
         }
         let rate = match delivered.once.max(delivered.again) {
@@ -208,10 +210,11 @@ impl Connection {
             .rack
             .window(&self.rtt, self.episode.is_some(), self.board.sacked());
         let rack = self.rack;
-        let saved = self.congestion;
+        let mut saved = None;
         let (mut lost, wait) = self.board.judge(
             |at, end| rack.judge(at, end, window, now),
             |sent| {
+                saved.get_or_insert(self.congestion);
                 self.delivery.on_lost(sent.len());
                 self.congestion.on_lost(sent, &self.delivery, now);
             },
@@ -229,7 +232,7 @@ impl Connection {
         }
         self.reorder_at = wait;
         if lost && self.episode.is_none() {
-            let episode = Episode::new(Cause::Hole, self.next, flight, saved);
+            let episode = Episode::new(Cause::Hole, self.next, flight, saved.unwrap_or(self.congestion));
             self.episode = Some(Box::new(episode));
             self.congestion.on_hole(flight.max(self.next - self.una));
         }

@@ -4,17 +4,20 @@
 //! with about twice their product under way. A loss says nothing by itself: only where more than [`LOSS_PERCENT`] of a
 //! flight is lost, beyond what the path loses anyway ([`Ambient`]), is too much under way.
 //!
-//! Here are the phases in which the model is probed; the model itself is [`model`]'s, its bounds are [`bounds`]'s.
+//! Here are the phases in which the model is probed; the model itself is [`model`]'s, its bounds are [`bounds`]'s, and what
+//! follows for rate and window is [`control`]'s.
 //!
 //! [`Ambient`]: bounds::Ambient
 
 mod bounds;
+mod control;
 mod model;
 
 use super::delivery::Sample;
 use super::pacer::Pace;
 use super::rtt::{MILLISECOND, Micros, SECOND};
 use bounds::Bounds;
+use control::{MARGIN, STARTUP_PACE};
 use model::Model;
 
 /// The share of a flight whose loss means that it was too large.
@@ -23,16 +26,6 @@ const LOSS_PERCENT: u64 = 2;
 /// The initial window (RFC 6928), and the least one.
 const INITIAL_SEGMENTS: u64 = 10;
 const LEAST_SEGMENTS: u64 = 4;
-
-/// Gains in percent: of the pacing rate, and of the window over the product of bandwidth and delay.
-const STARTUP_PACE: u64 = 277;
-const DRAIN_PACE: u64 = 50;
-const WINDOW: u64 = 200;
-const UP_WINDOW: u64 = 225;
-const REST_WINDOW: u64 = 50;
-
-/// The rate is this much below what the path delivers, so that queues go.
-const MARGIN: u64 = 99;
 
 /// How often, and for how long, little is under way so that the least round trip shows.
 const REST_EACH: Micros = 5 * SECOND;
@@ -163,26 +156,6 @@ impl Bbr {
     /// The bandwidth that the phase works with.
     fn bandwidth(&self) -> u64 {
         self.model.bandwidth().min(self.bounds.bandwidth)
-    }
-
-    /// A share of the product of bandwidth and delay, with room for what goes at once.
-    fn inflight(&self, bandwidth: u64, percent: u64) -> u64 {
-        let Some(product) = self.model.product(bandwidth) else {
-            return INITIAL_SEGMENTS * self.mss;
-        };
-        self.with_quanta(product.saturating_mul(percent) / 100)
-    }
-
-    fn with_quanta(&self, inflight: u64) -> u64 {
-        let probe = if self.phase == Phase::Up { 2 * self.mss } else { 0 };
-        let quanta = 3 * self.pace().quantum;
-        inflight.max(quanta).max(self.least_window()) + probe
-    }
-
-    /// What a probe that failed is measured by.
-    fn target(&self) -> u64 {
-        let product = self.model.product(self.bandwidth());
-        product.unwrap_or(self.window).min(self.window)
     }
 
     fn is_probing(&self) -> bool {
@@ -408,58 +381,6 @@ impl Bbr {
     /// Whether nothing that is delivered now shows what the path carries.
     pub(super) fn is_resting(&self) -> bool {
         self.phase == Phase::Rest
-    }
-
-    fn rest_window(&self) -> u64 {
-        let product = self.model.product(self.bandwidth());
-        let window = product.map_or(INITIAL_SEGMENTS * self.mss, |product| product * REST_WINDOW / 100);
-        window.max(self.least_window())
-    }
-
-    fn set_rate(&mut self, ack: &Ack) {
-        let gain = match self.phase {
-            Phase::Startup => STARTUP_PACE,
-            Phase::Drain => DRAIN_PACE,
-            Phase::Down => 90,
-            Phase::Cruise | Phase::Refill | Phase::Rest => 100,
-            Phase::Up => 125,
-        };
-        if let Some(smoothed) = ack.smoothed {
-            self.least_rate = (2 * self.mss).saturating_mul(SECOND) / smoothed.max(1);
-        }
-        let bandwidth = self.bandwidth();
-        if bandwidth == 0 {
-            return;
-        }
-        let rate = bandwidth.saturating_mul(gain * MARGIN) / 10_000;
-        if self.full.reached || rate > self.rate {
-            self.rate = rate;
-        }
-    }
-
-    fn set_window(&mut self, ack: &Ack) {
-        let gain = if self.phase == Phase::Up {
-            UP_WINDOW
-        } else {
-            WINDOW
-        };
-        let most = self.inflight(self.bandwidth(), gain) + self.model.extra_acked();
-        let grown = self.window + ack.bytes;
-        if self.full.reached {
-            self.window = grown.min(most);
-        } else if self.window < most || ack.delivered < INITIAL_SEGMENTS * self.mss {
-            self.window = grown;
-        }
-        let cap = match self.phase {
-            Phase::Cruise | Phase::Rest => self.bounds.with_headroom(self.mss),
-            Phase::Down | Phase::Refill | Phase::Up => self.bounds.long,
-            Phase::Startup | Phase::Drain => u64::MAX,
-        };
-        self.window = self.window.min(cap.min(self.bounds.short));
-        if self.phase == Phase::Rest {
-            self.window = self.window.min(self.rest_window());
-        }
-        self.window = self.window.max(self.least_window());
     }
 
     /// A retransmission timeout: one segment shows whether anything comes through.

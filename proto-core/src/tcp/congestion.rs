@@ -20,6 +20,10 @@ pub enum Algorithm {
 
 /// The controller of one connection.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the larger one is the rule, and a box would be an allocation for each connection"
+)]
 pub(super) enum Congestion {
     Cubic(Cubic),
     Bbr(Bbr),

@@ -240,3 +240,21 @@ fn pacing_never_exceeds_the_rate_by_more_than_a_quantum() {
         carried = now;
     }
 }
+
+#[test]
+fn chance_losses_are_never_taken_back() {
+    // Nothing is late on this path, so every loss was one.
+    for algorithm in [Algorithm::Cubic, Algorithm::Bbr] {
+        for (loss, seed) in [(10, 0), (10, 1), (30, 0), (30, 1)] {
+            let weather = Weather {
+                loss,
+                seed,
+                ..path(40, 20 * MILLI)
+            };
+            let mut net = sender(algorithm, weather, 60_000_000);
+            goodput(&mut net, 4 * SECOND);
+            let stats = connection(&mut net).stats();
+            assert_eq!(stats.undone, 0, "{algorithm:?} {loss} {seed} {stats:?}");
+        }
+    }
+}
