@@ -24,6 +24,7 @@ pub mod host;
 pub mod link;
 pub mod locals;
 pub mod nat;
+mod neighbourhood;
 pub mod story;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,8 @@ pub use host::{BackendModel, BackendsHost, EchoBackends, Host, HostId, MachineHo
 use link::Link;
 pub use link::{Chance, LinkConfig, Loss};
 pub use locals::{LocalsHost, Program};
+pub use neighbourhood::NatId;
+use neighbourhood::{Realm, Router};
 pub use trace::{Digest, Entry, Trace};
 
 use crate::rng::{Rng, Seed};
@@ -56,6 +59,7 @@ struct Slot {
     host: Box<dyn Host>,
     /// Addresses as the machine sees them, and as the network does.
     addresses: Vec<(SocketAddr, SocketAddr)>,
+    realm: Realm,
     down: bool,
     /// Its deadline after the last drain.
     wake_at: Option<Instant>,
@@ -67,6 +71,8 @@ type Action<C> = Box<dyn FnOnce(&mut World<C>)>;
 /// Something that will happen.
 enum Happening<C: Clock> {
     Arrival {
+        /// Where the two addresses mean something.
+        realm: Realm,
         from: SocketAddr,
         to: SocketAddr,
         payload: Vec<u8>,
@@ -92,8 +98,9 @@ pub struct World<C: Clock = ManualClock> {
     seed: u64,
     rng: Rng,
     hosts: Vec<Slot>,
-    /// Who is at an address, as the network sees it.
-    directory: BTreeMap<SocketAddr, usize>,
+    /// Who is at an address, as the network there sees it.
+    directory: BTreeMap<(Realm, SocketAddr), usize>,
+    routers: Vec<Router>,
     links: BTreeMap<(usize, usize), Link>,
     default_link: LinkConfig,
     queue: BTreeMap<(Instant, u64), Happening<C>>,
@@ -141,6 +148,7 @@ impl<C: Clock + 'static> World<C> {
             rng: Rng::new(&Seed(bytes)),
             hosts: Vec::new(),
             directory: BTreeMap::new(),
+            routers: Vec::new(),
             links: BTreeMap::new(),
             default_link: LinkConfig::default(),
             queue: BTreeMap::new(),
@@ -158,14 +166,20 @@ impl<C: Clock + 'static> World<C> {
     /// If the address is not one, or taken.
     #[track_caller]
     pub fn add<H: Host>(&mut self, name: &str, address: &str, host: H) -> HostId<H> {
+        self.put(Realm::Public, name, address, host)
+    }
+
+    #[track_caller]
+    fn put<H: Host>(&mut self, realm: Realm, name: &str, address: &str, host: H) -> HostId<H> {
         let address = address.parse().expect("an address with a port");
         let index = self.hosts.len();
-        let taken = self.directory.insert(address, index);
+        let taken = self.directory.insert((realm, address), index);
         assert!(taken.is_none(), "{address} is taken");
         self.hosts.push(Slot {
             name: name.to_owned(),
             host: Box::new(host),
             addresses: vec![(address, address)],
+            realm,
             down: false,
             wake_at: None,
         });

@@ -13,6 +13,8 @@ mod healing;
 mod impostor;
 #[path = "roles/locals.rs"]
 mod locals;
+#[path = "roles/nats.rs"]
+mod nats;
 #[path = "roles/people.rs"]
 mod people;
 #[path = "roles/raw.rs"]
@@ -97,6 +99,12 @@ stories! {
         a_cut_path_is_noticed_and_heals
         a_short_cut_costs_no_connection
         an_address_learned_late_is_tried_at_once;
+    nats:
+        the_relay_is_reached_through_every_kind_of_translator
+        carriers_and_homes_translate_one_after_the_other
+        neighbours_behind_one_translator_use_the_relay_as_well
+        an_idle_connector_stays_reachable_through_short_mappings
+        a_translator_that_forgets_everything_costs_no_connection;
     tunnel:
         packets_find_their_service_by_address
         only_services_speak_to_the_host

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use super::neighbourhood::{Outward, Realm};
 use super::trace::{Digest, Entry};
 use super::{Clock, Happening, World};
 use crate::machine::{Deadline, Ecn, FourTuple, Received, Transmit, Wake};
@@ -67,7 +68,12 @@ impl<C: Clock + 'static> World<C> {
         let now = self.now();
         while let Some(first) = self.queue.first_entry().filter(|first| first.key().0 <= now) {
             match first.remove() {
-                Happening::Arrival { from, to, payload } => self.arrive(from, to, payload),
+                Happening::Arrival {
+                    realm,
+                    from,
+                    to,
+                    payload,
+                } => self.arrive(realm, from, to, payload),
                 Happening::Action(action) => action(self),
             }
         }
@@ -205,8 +211,9 @@ impl<C: Clock + 'static> World<C> {
             len: payload.len(),
             payload: digest.value(),
         });
-        let Some(&peer) = self.directory.get(&to) else {
-            return self.drop_datagram(from, to, "nobody is there");
+        let (realm, from, peer) = match self.outward(self.hosts[index].realm, from, to) {
+            Outward::Travels { realm, from, host } => (realm, from, host),
+            Outward::Lost(why) => return self.drop_datagram(from, to, why),
         };
         let now = self.now();
         let mut rng = self.rng.fork();
@@ -216,6 +223,7 @@ impl<C: Clock + 'static> World<C> {
                     self.schedule(
                         at,
                         Happening::Arrival {
+                            realm,
                             from,
                             to,
                             payload: payload.to_vec(),
@@ -239,9 +247,10 @@ impl<C: Clock + 'static> World<C> {
 
     /// Hands a datagram to its host, together with those that arrive along with it.
     #[track_caller]
-    fn arrive(&mut self, from: SocketAddr, to: SocketAddr, mut payload: Vec<u8>) {
-        let Some(&index) = self.directory.get(&to) else {
-            return self.drop_datagram(from, to, "nobody is there any more");
+    fn arrive(&mut self, realm: Realm, from: SocketAddr, to: SocketAddr, mut payload: Vec<u8>) {
+        let (index, at) = match self.inward(realm, from, to) {
+            Ok(found) => found,
+            Err(why) => return self.drop_datagram(from, to, why),
         };
         if self.hosts[index].down {
             return self.drop_datagram(from, to, "the host is down");
@@ -259,8 +268,8 @@ impl<C: Clock + 'static> World<C> {
         let local = slot
             .addresses
             .iter()
-            .find(|(_, public)| *public == to)
-            .map_or(to, |(local, _)| *local);
+            .find(|(_, public)| *public == at)
+            .map_or(at, |(local, _)| *local);
         let received = Received {
             path: FourTuple { local, remote: from },
             ecn: Ecn::NotEct,
@@ -290,6 +299,7 @@ impl<C: Clock + 'static> World<C> {
                     from: source,
                     to: target,
                     payload: bytes,
+                    ..
                 } => {
                     let same = (*source, *target) == (from, to) && !bytes.is_empty() && bytes.len() <= size;
                     (next.key().0 <= now && same, bytes.len() == size)

@@ -75,11 +75,12 @@ impl<C: Clock + 'static> World<C> {
     pub fn rebind<H>(&mut self, id: HostId<H>, public: &str) {
         let public: SocketAddr = public.parse().expect("an address with a port");
         self.note(id, &format!("rebound to {public}"));
+        let realm = self.hosts[id.index].realm;
         if let Some((_, face)) = self.hosts[id.index].addresses.first_mut() {
             let old = std::mem::replace(face, public);
-            self.directory.remove(&old);
+            self.directory.remove(&(realm, old));
         }
-        let taken = self.directory.insert(public, id.index);
+        let taken = self.directory.insert((realm, public), id.index);
         assert!(taken.is_none(), "{public} is taken");
     }
 
@@ -90,8 +91,9 @@ impl<C: Clock + 'static> World<C> {
     #[track_caller]
     pub fn add_address<H>(&mut self, id: HostId<H>, address: &str) {
         let address = address.parse().expect("an address with a port");
-        self.hosts[id.index].addresses.push((address, address));
-        let taken = self.directory.insert(address, id.index);
+        let slot = &mut self.hosts[id.index];
+        slot.addresses.push((address, address));
+        let taken = self.directory.insert((slot.realm, address), id.index);
         assert!(taken.is_none(), "{address} is taken");
     }
 

@@ -288,7 +288,7 @@ impl Nat {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant) {
         let lifetime = self.config.lifetime;
         let lives = |at: &Instant| now.saturating_duration_since(*at) < lifetime;
         self.mappings.retain(|_, mapping| {

@@ -352,3 +352,5 @@ fn actions_happen_in_order_at_their_time() {
     world.run_for(Duration::from_secs(5));
     assert_eq!(seen.get(), 3);
 }
+
+mod nats;
