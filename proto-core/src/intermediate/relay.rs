@@ -91,7 +91,7 @@ impl<Q: Provider> Intermediate<Q> {
                     datagram = self.introduce(id, connector, datagram);
                 }
                 row.connector = Some(connector);
-                self.relay(id, connector, datagram, received, row);
+                self.relay(id, connector, datagram, received, row, now);
             }
             Err(Unroutable::NoConnector) => {
                 self.stats.dropped.no_connector += 1;
@@ -149,10 +149,18 @@ impl<Q: Provider> Intermediate<Q> {
             self.stats.dropped.no_flow += 1;
             return;
         };
-        self.relay(connector, agent, datagram, received, row);
+        self.relay(connector, agent, datagram, received, row, now);
     }
 
-    fn relay(&mut self, from: ConnId, to: ConnId, datagram: Datagram, received: u64, row: &mut Row) {
+    fn relay(
+        &mut self,
+        from: ConnId,
+        to: ConnId,
+        datagram: Datagram,
+        received: u64,
+        row: &mut Row,
+        now: Instant,
+    ) {
         // Only a packet that some path could refuse is worth the question.
         if datagram.len() > ALWAYS_FITS {
             let room = match row.room {
@@ -161,7 +169,7 @@ impl<Q: Provider> Intermediate<Q> {
             };
             row.room = Some((to, room));
             if datagram.len() > room {
-                return self.relay_oversized(from, to, &datagram, room);
+                return self.relay_oversized(from, to, &datagram, room, now);
             }
         }
         match self.pool.send_datagram(to, datagram) {
@@ -177,7 +185,7 @@ impl<Q: Provider> Intermediate<Q> {
 
     /// A packet that the second half of its way does not carry: its sender is told the size that fits, or it is cut where its
     /// sender allows that (RFC 791 §2.3; IPv6 routers never cut).
-    fn relay_oversized(&mut self, from: ConnId, to: ConnId, datagram: &[u8], room: usize) {
+    fn relay_oversized(&mut self, from: ConnId, to: ConnId, datagram: &[u8], room: usize, now: Instant) {
         self.stats.dropped.too_large += 1;
         let Ok(parsed) = packet::parse(datagram) else {
             return;
@@ -185,7 +193,15 @@ impl<Q: Provider> Intermediate<Q> {
         let mut answer = Vec::new();
         let mtu = u16::try_from(room).unwrap_or(u16::MAX);
         if packet::too_big(datagram, &parsed, mtu, &mut answer) {
-            let _ = self.pool.send_datagram(from, answer.into());
+            // It quotes the packet as its receiver would have seen it; the sender may know the flow by other addresses.
+            let known = match self.registry.role(from) {
+                Some(Role::Agent) => self.flows.inbound(to, &mut answer, now) == Some(from),
+                Some(Role::Connector) => self.flows.outbound(to, from, &mut answer, now).is_ok(),
+                None => false,
+            };
+            if known {
+                let _ = self.pool.send_datagram(from, answer.into());
+            }
         } else if parsed.flow.source.is_ipv4() && parsed.fragment == Fragment::No {
             let id = self.fragment_id;
             self.fragment_id = id.wrapping_add(1);

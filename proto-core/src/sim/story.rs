@@ -326,7 +326,8 @@ impl<T: Casting + 'static> Story<T> {
         for (index, client) in self.clients.iter().enumerate() {
             if let Kind::Agent(host) = client.kind {
                 for packet in std::mem::take(&mut self.world[host].packets) {
-                    self.oracle.at_agent((index, client.life), &packet);
+                    let now = self.world.now();
+                    self.oracle.at_agent((index, client.life), &packet, now);
                 }
                 for event in std::mem::take(&mut self.world[host].events) {
                     self.disconnections += u64::from(matches!(event, LinkEvent::Disconnected(_)));

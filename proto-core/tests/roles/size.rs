@@ -89,6 +89,61 @@ fn the_intermediate_answers_for_a_smaller_leg_of_the_connector() {
     );
 }
 
+/// Of two agents that look alike the second travels under an alias; what is said about its packets must reach it under its own
+/// address.
+#[test]
+fn an_agent_under_an_alias_is_told_as_well() {
+    let (mut scene, first) = legs(1_500, 1_400);
+    let second = scene.agent("second", "198.51.100.2:1111", ECHO);
+    scene.world.run_for(Duration::from_secs(5));
+    // The first holds the flow, so the second is told apart from it.
+    for agent in [first, second] {
+        assert_eq!(scene.ask(agent, INNER_AGENT, SERVICE, b"hello").len(), 1);
+    }
+    let mtu = scene.world[second].machine.path_mtu().unwrap();
+    scene
+        .send_packet(second, &udp(INNER_AGENT, SERVICE, &vec![7; mtu - 28]))
+        .unwrap();
+    scene.world.run_for(4 * DELAY);
+    let answers = scene.packets(second);
+    let parsed = packet::parse(&answers[0]).unwrap();
+    assert_eq!(parsed.kind, packet::Kind::IcmpError);
+    assert!(packet::verify_checksums(&parsed, &answers[0]));
+    let own = packet::parse(&udp(INNER_AGENT, SERVICE, &[])).unwrap().flow;
+    assert_eq!(parsed.flow, own.reversed());
+    assert_eq!(answers[0][16..20], [10, 9, 0, 1]);
+}
+
+/// The other direction: a connector knows the agent by its alias only.
+#[test]
+fn a_connector_is_told_by_the_alias_that_it_knows() {
+    let mut scene = Scene::new(RealQuic::new());
+    let connector = scene.registered("connector", CONNECTOR, 0x11, "echo");
+    let first = scene.agent("first", AGENT, ECHO);
+    let second = scene.starting_agent("second", "198.51.100.2:1111", &["agent.*.ztna"], ECHO);
+    scene.world.set_link(second, scene.relay, carrying(1_300));
+    scene.await_agent(second, Duration::from_secs(5));
+    scene.world.run_for(Duration::from_secs(5));
+    for agent in [first, second] {
+        scene
+            .send_packet(agent, &udp(INNER_AGENT, SERVICE, b"hello"))
+            .unwrap();
+        scene.world.run_for(4 * DELAY);
+    }
+    let heard = scene.received(connector);
+    let alias = packet::parse(&heard[1]).unwrap().flow;
+    assert_ne!(alias.source, packet::parse(&heard[0]).unwrap().flow.source);
+    let source = format!("{}:{}", alias.source, alias.source_port);
+    scene.send(connector, &[&udp(SERVICE, &source, &[7; 1_250])]);
+    scene.world.run_for(4 * DELAY);
+    let [.., error] = &scene.received(connector)[..] else {
+        panic!("nothing came")
+    };
+    let parsed = packet::parse(error).unwrap();
+    assert_eq!(parsed.kind, packet::Kind::IcmpError);
+    assert_eq!(parsed.flow, alias);
+}
+
 #[test]
 fn nobody_is_told_a_size_while_it_is_searched() {
     let mut scene = Scene::new(RealQuic::new());

@@ -6,8 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
 
-use crate::routing::packet::{self, Kind};
+use crate::rng::{Rng, Seed};
+use crate::routing::packet::{self, Fragment, Kind};
+use crate::routing::reassembly::{Reassembler, ReassemblyLimits};
 use crate::sim::cast;
 
 /// The inner address of every agent: all the same, so that flows collide.
@@ -33,6 +36,8 @@ struct Sent {
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     sent: BTreeMap<u32, Sent>,
+    /// What agents' hosts hold of packets that were cut.
+    fragments: Option<Reassembler<Asker>>,
     pub(super) arrived: u64,
     pub(super) answered: u64,
     pub(super) errors: u64,
@@ -87,7 +92,23 @@ impl Oracle {
     }
 
     /// An agent's host has got a packet.
-    pub(super) fn at_agent(&mut self, asker: Asker, bytes: &[u8]) {
+    pub(super) fn at_agent(&mut self, asker: Asker, bytes: &[u8], now: Instant) {
+        let parsed = packet::parse(bytes).expect("an agent's host gets IP packets");
+        if parsed.fragment == Fragment::No {
+            return self.whole_at_agent(asker, bytes);
+        }
+        // As the host's own stack does; fragments of which one is lost come to nothing.
+        let put_together = self.fragments.get_or_insert_with(|| {
+            let mut rng = Rng::new(&Seed([0; 32]));
+            Reassembler::new(ReassemblyLimits::default(), &mut rng)
+        });
+        while put_together.pop_expired(now).is_some() {}
+        if let Some(whole) = put_together.take(asker, bytes, &parsed, now) {
+            self.whole_at_agent(asker, &whole);
+        }
+    }
+
+    fn whole_at_agent(&mut self, asker: Asker, bytes: &[u8]) {
         let parsed = packet::parse(bytes).expect("an agent's host gets IP packets");
         assert!(
             packet::verify_checksums(&parsed, bytes),
