@@ -105,6 +105,15 @@ impl<'a> Reader<'a> {
         self.array().map(u8::from_be_bytes)
     }
 
+    /// The first byte of a message, which says its type.
+    fn expect(&mut self, kind: u8) -> Result<(), Malformed> {
+        match self.byte() {
+            Ok(byte) if byte == kind => Ok(()),
+            Ok(other) => Err(Malformed::UnknownType(other)),
+            Err(_) => Err(Malformed::Empty),
+        }
+    }
+
     /// A field with a length byte before it.
     fn short_bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let len = self.byte()?;

@@ -112,11 +112,7 @@ pub struct Check {
 /// If the bytes are too short for a check, or begin otherwise.
 pub fn claimed_session(payload: &[u8]) -> Result<u32, Malformed> {
     let mut reader = Reader(payload);
-    match reader.byte() {
-        Ok(CHECK) => {}
-        Ok(other) => return Err(Malformed::UnknownType(other)),
-        Err(_) => return Err(Malformed::Empty),
-    }
+    reader.expect(CHECK)?;
     reader.byte()?;
     let session = u32::from_be_bytes(reader.array()?);
     if payload.len() < FIXED_LEN + TAG_LEN {
@@ -151,11 +147,7 @@ impl Check {
 
     fn parse_body(body: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(body);
-        match reader.byte() {
-            Ok(CHECK) => {}
-            Ok(other) => return Err(Malformed::UnknownType(other)),
-            Err(_) => return Err(Malformed::Empty),
-        }
+        reader.expect(CHECK)?;
         let flags = reader.byte()?;
         if flags & !(RESPONSE | NOMINATE | FROM_AGENT) != 0
             || flags & (RESPONSE | NOMINATE) == (RESPONSE | NOMINATE)

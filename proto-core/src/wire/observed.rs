@@ -19,11 +19,7 @@ pub const LEN: usize = 7;
 /// If it is too short or of another type.
 pub fn parse(message: &[u8]) -> Result<SocketAddrV4, Malformed> {
     let mut reader = Reader(message);
-    match reader.byte() {
-        Ok(TYPE) => {}
-        Ok(other) => return Err(Malformed::UnknownType(other)),
-        Err(_) => return Err(Malformed::Empty),
-    }
+    reader.expect(TYPE)?;
     let ip = Ipv4Addr::from(reader.array::<4>()?);
     Ok(SocketAddrV4::new(ip, u16::from_be_bytes(reader.array()?)))
 }

@@ -66,11 +66,7 @@ impl RawMessage {
     /// If it is none of these messages.
     pub fn parse(payload: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(payload);
-        match reader.byte() {
-            Ok(MAGIC) => {}
-            Ok(other) => return Err(Malformed::UnknownType(other)),
-            Err(_) => return Err(Malformed::Empty),
-        }
+        reader.expect(MAGIC)?;
         match reader.0.first() {
             Some(&KEEPALIVE_REQUEST) => Ok(Self::KeepaliveRequest {
                 sequence: parse_sequence(reader)?,
