@@ -25,17 +25,18 @@ pub(crate) struct AgentSnapshot {
     path_mtu: Option<usize>,
 }
 
-impl AgentSnapshot {
-    fn standing(&self) -> Standing<'_> {
-        let services = self.status.services.iter();
-        Standing {
-            services: services
-                .map(|(id, registered)| (id.as_str(), ServiceState::of(*registered)))
-                .collect(),
-            connected: self.status.connected,
-        }
+/// How an agent stands towards its intermediate.
+pub(crate) fn standing(status: &AgentStatus) -> Standing<'_> {
+    let services = status.services.iter();
+    Standing {
+        services: services
+            .map(|(id, registered)| (id.as_str(), ServiceState::of(*registered)))
+            .collect(),
+        connected: status.connected,
     }
+}
 
+impl AgentSnapshot {
     /// As far as the machine knows it; names and settings are added by whoever knows those.
     pub(crate) fn report(&self) -> Report {
         let Self {
@@ -104,11 +105,11 @@ impl Snapshot for AgentSnapshot {
     }
 
     fn health(&self) -> Result<String, String> {
-        self.standing().health()
+        standing(&self.status).health()
     }
 
     fn ready(&self) -> Result<String, String> {
-        self.standing().ready()
+        standing(&self.status).ready()
     }
 
     fn write(&self, uptime: Duration, text: &mut Exposition) {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use program::client::{ServiceState, Standing};
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::station::Snapshot;
 use proto_core::agent::{AgentStats, AgentStatus};
@@ -12,6 +11,7 @@ use proto_core::quic::PoolStats;
 use runtime_io::ShellStats;
 
 use super::run::Machine;
+use crate::snapshot::standing;
 
 /// A copy of all counters.
 pub(crate) struct ForwardSnapshot {
@@ -46,11 +46,11 @@ impl Snapshot for ForwardSnapshot {
     }
 
     fn health(&self) -> Result<String, String> {
-        self.standing().health()
+        standing(&self.status).health()
     }
 
     fn ready(&self) -> Result<String, String> {
-        self.standing().ready()
+        standing(&self.status).ready()
     }
 
     fn write(&self, uptime: Duration, text: &mut Exposition) {
@@ -85,16 +85,6 @@ impl Snapshot for ForwardSnapshot {
 }
 
 impl ForwardSnapshot {
-    fn standing(&self) -> Standing<'_> {
-        let services = self.status.services.iter();
-        Standing {
-            services: services
-                .map(|(id, registered)| (id.as_str(), ServiceState::of(*registered)))
-                .collect(),
-            connected: self.status.connected,
-        }
-    }
-
     fn gauges(&self, text: &mut Exposition) {
         let status = &self.status;
         let registered = status.services.iter().filter(|(_, registered)| *registered);
