@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::namespace::Namespace;
+use super::programs::WEB;
 use super::wait_until;
 use super::world::{PATIENCE, World};
 use crate::tool::content::{self, Hash};
@@ -32,6 +33,20 @@ impl Transfer {
 }
 
 impl World {
+    /// Down from the web service and up to it; what arrives is what was sent.
+    pub(crate) fn both_ways(&self, device: u8, length: u64) -> Result<[Transfer; 2]> {
+        let expected = content::digest(length);
+        let base = format!("http://{}:{}", WEB.address, WEB.port);
+        let down = self
+            .download(device, &format!("{base}/bytes/{length}"))
+            .context("down")?;
+        ensure!(down.digest == expected, "other bytes came down: {down:?}");
+        let file = self.make_file(length)?;
+        let up = self.upload(device, &format!("{base}/"), &file).context("up")?;
+        ensure!(up.digest == expected, "other bytes went up: {up:?}");
+        Ok([down, up])
+    }
+
     /// Fetches `url` with curl on a device.
     pub(crate) fn download(&self, device: u8, url: &str) -> Result<Transfer> {
         self.curl(device, &["--max-time", "120", url])

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::Test;
 use super::traffic::mtu;
-use crate::lab::programs::{ALL, WEB};
+use crate::lab::programs::ALL;
 use crate::lab::site::device_address;
 use crate::lab::wait_until;
 use crate::lab::world::World;
-use crate::tool::content;
 
 pub(super) const TESTS: &[Test] = &[
     ("an_interface_of_its_own_size", |world| {
@@ -80,13 +79,7 @@ fn follows(world: &mut World, size: usize) -> Result<()> {
 
 /// Some megabytes each way, whole.
 fn transfer(world: &mut World) -> Result<()> {
-    let expected = content::digest(FILE);
-    let (address, port) = (WEB.address, WEB.port);
-    let down = world.download(1, &format!("http://{address}:{port}/bytes/{FILE}"))?;
-    ensure!(down.digest == expected, "other bytes came down: {down:?}");
-    let file = world.make_file(FILE)?;
-    let up = world.upload(1, &format!("http://{address}:{port}/"), &file)?;
-    ensure!(up.digest == expected, "other bytes went up: {up:?}");
+    let [down, up] = world.both_ways(1, FILE)?;
     world.note(format!(
         "{} MB down in {:.1} s, up in {:.1} s",
         FILE / 1_000_000,

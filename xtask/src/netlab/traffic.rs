@@ -136,19 +136,14 @@ fn flow(world: &mut World) -> Result<()> {
 }
 
 fn tcp(world: &mut World) -> Result<()> {
-    let expected = content::digest(FILE);
-    let (address, port) = (WEB.address, WEB.port);
-    let down = world.download(1, &format!("http://{address}:{port}/bytes/{FILE}"))?;
-    ensure!(down.digest == expected, "other bytes came down: {down:?}");
-    let file = world.make_file(FILE)?;
-    let up = world.upload(1, &format!("http://{address}:{port}/"), &file)?;
-    ensure!(up.digest == expected, "other bytes went up: {up:?}");
+    let [down, up] = world.both_ways(1, FILE)?;
     world.note(format!(
         "down {:.0} Mbit/s, up {:.0} Mbit/s",
         down.rate(),
         up.rate()
     ));
     // Small and empty bodies end as they should, too.
+    let (address, port) = (WEB.address, WEB.port);
     for length in [0, 1, 1460] {
         let down = world.download(1, &format!("http://{address}:{port}/bytes/{length}"))?;
         ensure!(

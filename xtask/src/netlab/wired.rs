@@ -2,16 +2,14 @@
 //!
 //! The short selection runs with every test; `cargo xtask netlab matrix` runs all combinations and prints goodput.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::Test;
-use crate::lab::programs::WEB;
 use crate::lab::site::INTERMEDIATE;
 use crate::lab::transfer::Transfer;
 use crate::lab::wire::Wire;
 use crate::lab::world::World;
 use crate::tally::Tally;
-use crate::tool::content;
 use crate::tool::wire::Conditions;
 
 pub(super) const TESTS: &[Test] = &[
@@ -83,20 +81,10 @@ fn transfers(world: &mut World, character: &str, length: u64) -> Result<()> {
 }
 
 fn both_ways(world: &World, wire: &mut Wire, conditions: &Conditions, length: u64) -> Result<[Transfer; 2]> {
-    let expected = content::digest(length);
-    let base = format!("http://{}:{}", WEB.address, WEB.port);
     wire.set(conditions)?;
-    let down = world.download(WIRED, &format!("{base}/bytes/{length}"));
-    let down = down.with_context(|| format!("down, {conditions}"))?;
-    ensure!(
-        down.digest == expected,
-        "{conditions}: other bytes came down: {down:?}"
-    );
-    let file = world.make_file(length)?;
-    let up = world.upload(WIRED, &format!("{base}/"), &file);
-    let up = up.with_context(|| format!("up, {conditions}"))?;
-    ensure!(up.digest == expected, "{conditions}: other bytes went up: {up:?}");
-    Ok([down, up])
+    world
+        .both_ways(WIRED, length)
+        .with_context(|| conditions.to_string())
 }
 
 /// Every combination; a line each.
