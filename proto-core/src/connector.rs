@@ -219,11 +219,7 @@ impl<Q: Provider> Connector<Q> {
                 PoolEvent::Readable(id) => self.read(id, now),
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(id, reason) => {
-                    let service = self.service_of(id).filter(|service| self.is_up(*service));
                     self.with_link(id, |link, _| link.on_closed(reason, now));
-                    if let Some(service) = service.filter(|service| !self.is_up(*service)) {
-                        self.doubt_others(service, now);
-                    }
                     if let Some(owner) = self.owners.get_mut(id.index as usize) {
                         owner.take_if(|(owned, _)| *owned == id);
                     }
@@ -334,20 +330,13 @@ impl<Q: Provider> Connector<Q> {
         self.settle(service);
     }
 
-    fn is_up(&self, service: ServiceIndex) -> bool {
-        matches!(self.services.get(usize::from(service.0)), Some(Some(known)) if known.link.connection().is_some())
-    }
-
     /// One link has learnt that its connection is gone. All go to one intermediate, and the idle ones would not notice before
     /// their next keepalive: they ask at once.
     fn doubt_others(&mut self, lost: ServiceIndex, now: Instant) {
-        for index in 0..self.services.len() {
-            let service = ServiceIndex(index as u16);
-            if service != lost && self.is_up(service) {
-                if let Some(Some(published)) = self.services.get_mut(index) {
-                    published.link.doubt(now);
-                }
-                self.settle(service);
+        for (index, published) in (0..).zip(&mut self.services) {
+            if let Some(published) = published.as_mut().filter(|_| index != u32::from(lost.0)) {
+                published.link.doubt(now);
+                self.timers.set(index, published.poll_timeout());
             }
         }
     }
@@ -357,7 +346,9 @@ impl<Q: Provider> Connector<Q> {
         let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
             return;
         };
+        let mut lost = false;
         while let Some(event) = published.link.poll_event() {
+            lost |= matches!(event, LinkEvent::Disconnected(_));
             tell(
                 &mut self.events,
                 &mut self.stats,
@@ -373,6 +364,9 @@ impl<Q: Provider> Connector<Q> {
             self.owners[index] = Some((id, service));
         }
         self.timers.set(u32::from(service.0), published.poll_timeout());
+        if lost {
+            self.doubt_others(service, self.pool.now());
+        }
     }
 
     /// Follows what the backends say: services are published and withdrawn.
@@ -429,12 +423,8 @@ impl<Q: Provider> Machine for Connector<Q> {
         self.process(now);
         while let Some(index) = self.timers.pop_due(now) {
             let service = ServiceIndex(index as u16);
-            let was_up = self.is_up(service);
             if let Some(Some(published)) = self.services.get_mut(index as usize) {
                 published.link.handle_timeout(&mut self.pool, now);
-            }
-            if was_up && !self.is_up(service) {
-                self.doubt_others(service, now);
             }
             self.leave(service, now);
             self.settle(service);
