@@ -148,7 +148,7 @@ impl<Q: Provider> Pool<Q> {
             },
             now,
         )?;
-        let id = self.insert(connection, Some(path.local));
+        let id = self.insert(connection, path, Some(path.local));
         self.clients.push(id);
         if let Some(slot) = self.slot_mut(id) {
             slot.peer = Some(path.remote);
@@ -384,6 +384,11 @@ impl<Q: Provider> Pool<Q> {
     /// Where a connection's peer was last heard, as the pool saw it.
     pub fn peer_address(&self, id: ConnId) -> Option<SocketAddr> {
         self.slot(id)?.peer
+    }
+
+    /// The path of an established connection: the one it began on, until the peer has answered on another.
+    pub fn path(&self, id: ConnId) -> Option<FourTuple> {
+        Some(self.slot(id)?.path)
     }
 
     /// Counters and estimates of a connection.

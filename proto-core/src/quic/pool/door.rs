@@ -221,7 +221,7 @@ impl<Q: Provider> Pool<Q> {
                 now,
             )
             .ok()?;
-        let id = self.insert(connection, None);
+        let id = self.insert(connection, path, None);
         self.stats.accepted += 1;
         self.own_cid(id, scid);
         // The client goes on using the id it knows until it hears ours, and a retransmitted or second Initial uses it

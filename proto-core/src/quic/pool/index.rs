@@ -8,17 +8,23 @@ use std::time::Duration;
 use super::slot::Slot;
 use super::{CIDS_PER_CONNECTION, Pool};
 use crate::id::ConnId;
+use crate::machine::FourTuple;
 use crate::quic::{Cid, Connection, LOCAL_CID_LEN, Provider};
 
 impl<Q: Provider> Pool<Q> {
-    pub(super) fn insert(&mut self, connection: Q::Connection, client_local: Option<SocketAddr>) -> ConnId {
+    pub(super) fn insert(
+        &mut self,
+        connection: Q::Connection,
+        path: FourTuple,
+        client_local: Option<SocketAddr>,
+    ) -> ConnId {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.slots.vacant_entry();
         let id = ConnId {
             index: entry.key() as u32,
             generation: self.generation,
         };
-        entry.insert(Slot::new(id, connection, client_local));
+        entry.insert(Slot::new(id, connection, path, client_local));
         self.handshakes += 1;
         id
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::PoolEvent;
 use crate::id::ConnId;
+use crate::machine::FourTuple;
 use crate::quic::{Cid, CloseReason, Connection, State};
 
 /// What acknowledgements wait for.
@@ -23,6 +24,8 @@ pub(super) struct Slot<C> {
     /// Clients name their local address once: the kernel may report another form of it with every packet.
     pub(super) client_local: Option<SocketAddr>,
     pub(super) peer: Option<SocketAddr>,
+    /// Where the connection began, then where it has moved to: never a path that only claims to be the peer's.
+    pub(super) path: FourTuple,
     pub(super) cids: Vec<Cid>,
     /// Ids of ours beyond the first that the peer holds.
     pub(super) spares: usize,
@@ -43,12 +46,13 @@ pub(super) struct Slot<C> {
 }
 
 impl<C: Connection> Slot<C> {
-    pub(super) fn new(id: ConnId, connection: C, client_local: Option<SocketAddr>) -> Self {
+    pub(super) fn new(id: ConnId, connection: C, path: FourTuple, client_local: Option<SocketAddr>) -> Self {
         Self {
             id,
             connection,
             client_local,
             peer: None,
+            path,
             cids: Vec::new(),
             spares: 0,
             dirty: false,
@@ -73,6 +77,7 @@ impl<C: Connection> Slot<C> {
             return Some(PoolEvent::Established(self.id));
         }
         if let Some(path) = self.connection.poll_path_change() {
+            self.path = path;
             return Some(PoolEvent::PathChanged(self.id, path));
         }
         if !self.reported_readable && self.reported_established {

@@ -445,6 +445,32 @@ fn a_moved_client_is_reported_at_its_new_address() {
 }
 
 #[test]
+fn a_packet_from_elsewhere_moves_no_path_before_the_peer_has_answered_there() {
+    let (mut wire, client, server) = Wire::established(true);
+    let path = |remote| {
+        Some(FourTuple {
+            local: address(SERVER),
+            remote,
+        })
+    };
+    let home = wire.client_address;
+    wire.client.send_datagram(client, vec![1; 200].into()).unwrap();
+    let (_, bytes) = wire.poll_client().unwrap();
+    wire.client_address = address("203.0.113.66:666");
+    wire.deliver_to_server(&bytes, None);
+    wire.collect();
+    assert_eq!(wire.server.peer_address(server), Some(wire.client_address));
+    assert_eq!(wire.server.path(server), path(home));
+
+    wire.settle();
+    assert_eq!(
+        wire.server.path(server),
+        path(wire.client_address),
+        "answered there"
+    );
+}
+
+#[test]
 fn silence_ends_a_connection_on_both_sides_and_leaves_nothing() {
     let (mut wire, client, server) = Wire::established(true);
     wire.sleep(Duration::from_secs(31));
