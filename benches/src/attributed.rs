@@ -98,6 +98,18 @@ impl<C: Connection> Connection for AttributedConnection<C> {
         theirs(|| self.0.datagrams_queued())
     }
 
+    fn send_stream(&mut self, stream: u64, bytes: &[u8]) -> usize {
+        theirs(|| self.0.send_stream(stream, bytes))
+    }
+
+    fn read_stream(&mut self, out: &mut [u8]) -> Option<(u64, usize)> {
+        theirs(|| self.0.read_stream(out))
+    }
+
+    fn take_discarded(&mut self) -> u64 {
+        theirs(|| self.0.take_discarded())
+    }
+
     fn discard_streams(&mut self) -> usize {
         theirs(|| self.0.discard_streams())
     }

@@ -268,6 +268,19 @@ pub trait Connection: fmt::Debug {
     /// How many DATAGRAMs wait to be sent.
     fn datagrams_queued(&self) -> usize;
 
+    /// Queues bytes on one of the two bidirectional streams that this overlay uses: 0, which the client opens, or 1, which
+    /// the server opens (RFC 9000 §2.1). Returns how many were taken, from the front: fewer than there are, or none, where
+    /// flow control, congestion or the state forbid more, and on the other side's stream before that side has opened it.
+    /// Try again after the next event.
+    fn send_stream(&mut self, stream: u64, bytes: &[u8]) -> usize;
+
+    /// The next bytes of stream 0 or 1, in order, and which stream it is; `None` when nothing waits. What other streams
+    /// carry is dropped here: [`Connection::take_discarded`] counts it. A stream that the peer ends or resets just falls silent.
+    fn read_stream(&mut self, out: &mut [u8]) -> Option<(u64, usize)>;
+
+    /// Bytes of other streams that [`Connection::read_stream`] has dropped since the last call.
+    fn take_discarded(&mut self) -> u64;
+
     /// Reads and drops everything that streams carry, so that flow control never wedges; returns the bytes dropped.
     fn discard_streams(&mut self) -> usize;
 

@@ -2,11 +2,11 @@
 //!
 //! It speaks version 1 as far as others can see: real long and short headers, Initials of 1200 bytes, a handshake of
 //! one round trip with certificates and application protocols, acknowledgements, loss detection and probes, DATAGRAMs
-//! in bounded queues, idle timeout, closing and draining, stateless resets, connection ids, path validation, Retry and
+//! in bounded queues, two streams with flow control, idle timeout, closing and draining, stateless resets, connection ids, path validation, Retry and
 //! Version Negotiation. So pools, roles and their timers meet what they meet over a real implementation, at a fraction
 //! of the cost, and twice the same seed gives twice the same bytes.
 //!
-//! What it leaves out: cryptography (a keyed checksum tells forged from genuine), header protection, streams, and
+//! What it leaves out: cryptography (a keyed checksum tells forged from genuine), header protection, other streams, and
 //! congestion control beyond a plain window. It talks to itself only.
 
 mod codec;
@@ -22,6 +22,7 @@ mod recovery;
 mod seal;
 mod send;
 mod space;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod timers;

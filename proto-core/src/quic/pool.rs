@@ -243,10 +243,39 @@ impl<Q: Provider> Pool<Q> {
         !self.touched.is_empty()
     }
 
+    /// Queues bytes on stream 0 or 1 of a connection and returns how many it took, from the front:
+    /// [`Connection::send_stream`]. Every [`PoolEvent::Readable`] is the moment to try with the rest.
+    pub fn send_stream(&mut self, id: ConnId, stream: u64, bytes: &[u8]) -> usize {
+        let Some(slot) = self.slot_mut(id) else { return 0 };
+        let taken = slot.connection.send_stream(stream, bytes);
+        if taken > 0 {
+            self.mark_dirty(id);
+        }
+        taken
+    }
+
+    /// The next bytes of stream 0 or 1 of a connection: [`Connection::read_stream`].
+    pub fn read_stream(&mut self, id: ConnId, out: &mut [u8]) -> Option<(u64, usize)> {
+        let slot = self.slot_mut(id)?;
+        let read = slot.connection.read_stream(out);
+        let discarded = slot.connection.take_discarded();
+        self.stats.foreign_stream_bytes += discarded;
+        // Room that was read free is to be told, whenever that is: nothing else may be on its way to the peer.
+        if read.is_some() || discarded > 0 {
+            self.mark_dirty(id);
+        }
+        read
+    }
+
     /// Reads and drops what a connection's streams carry; returns the number of bytes.
     pub fn discard_streams(&mut self, id: ConnId) -> usize {
-        self.slot_mut(id)
-            .map_or(0, |slot| slot.connection.discard_streams())
+        let dropped = self
+            .slot_mut(id)
+            .map_or(0, |slot| slot.connection.discard_streams());
+        if dropped > 0 {
+            self.mark_dirty(id);
+        }
+        dropped
     }
 
     /// When [`Pool::handle_timeout`] or a drain is wanted.

@@ -41,6 +41,12 @@ const LEAST_WINDOW: usize = 256;
 /// connection's first path only, and this much gives IPv6 its 1,280 bytes inside.
 const MOVED: usize = 1_350;
 
+/// What a peer may send on a stream before it is read, in bytes.
+const STREAM_WINDOW: u64 = 64 * 1024;
+
+/// What a peer may send on all streams before it is read, in bytes.
+const CONNECTION_WINDOW: u64 = 4 * STREAM_WINDOW;
+
 /// Longest reason phrase of a peer that is kept.
 const MAX_REASON_LEN: usize = 128;
 
@@ -51,7 +57,7 @@ const BAD_CERTIFICATE: u64 = 0x100 + 42;
 #[derive(Clone, Debug, Default)]
 pub struct Buffers;
 
-/// Stream data; v1 sends none of its own.
+/// Stream data on its way to the peer.
 #[derive(Clone, Debug)]
 pub struct StreamBuffer(std::sync::Arc<[u8]>);
 
@@ -104,10 +110,13 @@ impl QuicheProvider {
         quic.set_max_send_udp_payload_size(config.max_udp_payload);
         quic.discover_pmtu(true);
         quic.enable_dgram(true, config.receive_queue, config.send_queue);
-        // Streams carry the signalling of v1 peers; a small window is read and dropped until somebody listens.
-        quic.set_initial_max_data(256 * 1024);
-        quic.set_initial_max_stream_data_bidi_local(64 * 1024);
-        quic.set_initial_max_stream_data_bidi_remote(64 * 1024);
+        // Streams carry control messages, a few at a time. The windows stay as they begin: the library would widen them
+        // for a peer that sends much, up to 24 MB that wait here whenever nobody reads.
+        quic.set_initial_max_data(CONNECTION_WINDOW);
+        quic.set_max_connection_window(CONNECTION_WINDOW);
+        quic.set_initial_max_stream_data_bidi_local(STREAM_WINDOW);
+        quic.set_initial_max_stream_data_bidi_remote(STREAM_WINDOW);
+        quic.set_max_stream_window(STREAM_WINDOW);
         quic.set_initial_max_streams_bidi(4);
         quic.set_active_connection_id_limit(4);
         quic.set_cc_algorithm(quiche::CongestionControlAlgorithm::Bbr2Gcongestion);
@@ -224,6 +233,11 @@ pub struct QuicheConnection {
     moved: bool,
     /// DATAGRAMs that waited when the path turned out to carry less than they have, not yet counted by the pool.
     outgrown: u64,
+    /// Which of the streams 0 and 1 may have bytes to be read: the library names a stream once, and again only when more
+    /// has come.
+    readable: [bool; 2],
+    /// Bytes of other streams, dropped and not yet counted by the pool.
+    discarded: u64,
 }
 
 /// How long to wait for the answer of a path challenge before the next one, at least.
@@ -257,6 +271,8 @@ impl QuicheConnection {
             searched: None,
             moved: false,
             outgrown: 0,
+            readable: [false; 2],
+            discarded: 0,
         }
     }
 
@@ -384,6 +400,31 @@ impl QuicheConnection {
             && !self.moved
             && self.unvalidated.is_none()
             && self.connection.pmtu().is_none()
+    }
+
+    /// Reads a stream to its end for now and keeps nothing; returns the bytes dropped.
+    fn drain(&mut self, stream: u64) -> usize {
+        let mut dropped = 0;
+        while let Ok((len, is_end)) = self.connection.stream_discard(stream, usize::MAX) {
+            dropped += len;
+            if is_end || len == 0 {
+                break;
+            }
+        }
+        dropped
+    }
+
+    /// Notes which of the streams 0 and 1 have something, and drops what the others have.
+    fn sort_streams(&mut self) {
+        while let Some(stream) = self.connection.stream_readable_next() {
+            match usize::try_from(stream)
+                .ok()
+                .and_then(|index| self.readable.get_mut(index))
+            {
+                Some(readable) => *readable = true,
+                None => self.discarded += self.drain(stream) as u64,
+            }
+        }
     }
 
     fn check_address(&mut self) {
@@ -537,15 +578,45 @@ impl Connection for QuicheConnection {
         self.connection.dgram_send_queue_len()
     }
 
-    fn discard_streams(&mut self) -> usize {
-        let mut dropped = 0;
-        let mut buffer = [0; 1024];
-        while let Some(stream) = self.connection.stream_readable_next() {
-            while let Ok((len, fin)) = self.connection.stream_recv(stream, &mut buffer) {
-                dropped += len;
-                if fin {
-                    break;
+    fn send_stream(&mut self, stream: u64, bytes: &[u8]) -> usize {
+        if self.state() != State::Established || stream > 1 || bytes.is_empty() {
+            return 0;
+        }
+        self.unprompted = 0;
+        self.connection.stream_send(stream, bytes, false).unwrap_or(0)
+    }
+
+    fn read_stream(&mut self, out: &mut [u8]) -> Option<(u64, usize)> {
+        self.sort_streams();
+        while let Some(stream) = self.readable.iter().position(|readable| *readable) {
+            let read = match out.len() {
+                0 => return None,
+                _ => self.connection.stream_recv(stream as u64, out),
+            };
+            match read {
+                Ok((len, is_end)) => {
+                    self.readable[stream] = !is_end;
+                    if len > 0 {
+                        return Some((stream as u64, len));
+                    }
                 }
+                // Nothing left, or the peer has reset it.
+                Err(_) => self.readable[stream] = false,
+            }
+        }
+        None
+    }
+
+    fn take_discarded(&mut self) -> u64 {
+        std::mem::take(&mut self.discarded)
+    }
+
+    fn discard_streams(&mut self) -> usize {
+        self.sort_streams();
+        let mut dropped = std::mem::take(&mut self.discarded) as usize;
+        for stream in 0..self.readable.len() {
+            if std::mem::take(&mut self.readable[stream]) {
+                dropped += self.drain(stream as u64);
             }
         }
         dropped

@@ -14,6 +14,15 @@ pub(super) enum Frame<'a> {
         offset: u64,
         data: &'a [u8],
     },
+    Stream {
+        stream: u64,
+        offset: u64,
+        data: &'a [u8],
+    },
+    MaxStreamData {
+        stream: u64,
+        limit: u64,
+    },
     NewCid {
         sequence: u64,
         cid: Cid,
@@ -74,6 +83,21 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>) -> Option<Frame<'a>> {
         0x06 => Frame::Crypto {
             offset: reader.varint()?,
             data: reader.bytes()?,
+        },
+        // The lowest bits: ended, with a length, with an offset. The fake never ends a stream.
+        kind @ 0x08..=0x0f => {
+            let stream = reader.varint()?;
+            let offset = if kind & 4 != 0 { reader.varint()? } else { 0 };
+            let data = if kind & 2 != 0 {
+                reader.bytes()?
+            } else {
+                reader.take(reader.len())?
+            };
+            Frame::Stream { stream, offset, data }
+        }
+        0x11 => Frame::MaxStreamData {
+            stream: reader.varint()?,
+            limit: reader.varint()?,
         },
         0x18 => {
             let sequence = reader.varint()?;
@@ -160,6 +184,23 @@ pub(super) fn write_crypto(writer: &mut Writer<'_>, offset: u64, data: &[u8]) ->
     writer.varint(offset)?;
     writer.varint2(data.len())?;
     writer.put(data)
+}
+
+/// The most bytes that a STREAM frame adds to its data.
+pub(super) const STREAM_OVERHEAD: usize = 12;
+
+pub(super) fn write_stream(writer: &mut Writer<'_>, stream: u64, offset: u64, data: &[u8]) -> Option<()> {
+    writer.u8(0x0e)?;
+    writer.varint(stream)?;
+    writer.varint(offset)?;
+    writer.varint2(data.len())?;
+    writer.put(data)
+}
+
+pub(super) fn write_max_stream_data(writer: &mut Writer<'_>, stream: u64, limit: u64) -> Option<()> {
+    writer.u8(0x11)?;
+    writer.varint(stream)?;
+    writer.varint(limit)
 }
 
 pub(super) fn write_new_cid(

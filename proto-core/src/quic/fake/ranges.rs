@@ -51,6 +51,32 @@ impl Ranges {
         }
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Takes out the lowest range, at most `count` numbers of it.
+    pub(super) fn take_first(&mut self, count: u64) -> Option<(u64, u64)> {
+        let first = self.ranges.first_mut()?;
+        let (start, end) = *first;
+        let cut = end.min(start.saturating_add(count));
+        if cut < end {
+            first.0 = cut;
+        } else {
+            self.ranges.remove(0);
+        }
+        Some((start, cut))
+    }
+
+    /// Takes out everything below `number`.
+    pub(super) fn remove_below(&mut self, number: u64) {
+        self.ranges.retain(|range| range.1 > number);
+        if let Some(first) = self.ranges.first_mut() {
+            first.0 = first.0.max(number);
+        }
+    }
+
     /// The largest number contained.
     pub(super) fn largest(&self) -> Option<u64> {
         self.ranges.last().map(|range| range.1 - 1)

@@ -13,6 +13,7 @@ use crate::machine::FourTuple;
 use crate::quic::{Cid, CloseReason, Connection, Datagram, State};
 
 /// Transport error codes (RFC 9000 §20.1).
+const FLOW_CONTROL_ERROR: u64 = 0x03;
 const FRAME_ENCODING_ERROR: u64 = 0x07;
 const TRANSPORT_PARAMETER_ERROR: u64 = 0x08;
 const PROTOCOL_VIOLATION: u64 = 0x0a;
@@ -172,6 +173,18 @@ impl FakeConnection {
                 {
                     self.on_message(space, &message);
                 }
+            }
+            Frame::Stream { .. } | Frame::MaxStreamData { .. } if space != Space::Application => {
+                self.fail(PROTOCOL_VIOLATION);
+            }
+            Frame::Stream { stream, offset, data } => {
+                let streams = &mut self.spaces[space.index()].streams;
+                if streams.receive(stream, offset, data).is_err() {
+                    self.fail(FLOW_CONTROL_ERROR);
+                }
+            }
+            Frame::MaxStreamData { stream, limit } => {
+                self.spaces[space.index()].streams.on_max_data(stream, limit);
             }
             Frame::NewCid { sequence, cid, token } => self.on_new_cid(sequence, cid, token),
             Frame::RetireCid { sequence } => {

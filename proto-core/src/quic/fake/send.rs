@@ -2,7 +2,7 @@
 
 use super::Side;
 use super::connection::{FakeConnection, Goodbye};
-use super::frame;
+use super::frame::{self, STREAM_OVERHEAD};
 use super::packet::{Head, PacketWriter, Space};
 use super::seal::TAG_LEN;
 use super::space::{Control, Keys, Sent};
@@ -68,6 +68,7 @@ impl FakeConnection {
         }
         let data = state.crypto.wants_to_send()
             || !state.controls.is_empty()
+            || state.streams.wants_to_send()
             || space == Space::Application && (self.ping || !self.outgoing.is_empty());
         state.ack_now || state.probes > 0 || data && self.recovery.has_room()
     }
@@ -180,6 +181,10 @@ impl FakeConnection {
                 Control::RetireCid { sequence } => frame::write_retire_cid(writer, sequence),
                 Control::PathChallenge(data) => frame::write_path_challenge(writer, &data),
                 Control::PathResponse(data) => frame::write_path_response(writer, &data),
+                Control::Stream { .. } => Some(()),
+                Control::MaxStreamData { stream } => {
+                    frame::write_max_stream_data(writer, stream, state.streams.limit(stream))
+                }
             });
             if !fits {
                 break;
@@ -191,11 +196,25 @@ impl FakeConnection {
             if self.ping && put(packet, frame::write_ping) {
                 self.ping = false;
             }
+            self.write_streams(packet, sent);
             self.write_datagrams(packet, whole);
         }
         let probes = self.spaces[space.index()].probes;
         if packet.frames().len() == start && probes > 0 {
             put(packet, frame::write_ping);
+        }
+    }
+
+    fn write_streams(&mut self, packet: &mut PacketWriter<'_>, sent: &mut Vec<Control>) {
+        let streams = &mut self.spaces[Space::Application.index()].streams;
+        let room = |packet: &mut PacketWriter<'_>| packet.frames().room().saturating_sub(STREAM_OVERHEAD);
+        while let Some((stream, start, data)) = streams.next_chunk(room(packet)) {
+            let end = start + data.len() as u64;
+            if !put(packet, |writer| frame::write_stream(writer, stream, start, &data)) {
+                streams.requeue(stream, start, end);
+                break;
+            }
+            sent.push(Control::Stream { stream, start, end });
         }
     }
 

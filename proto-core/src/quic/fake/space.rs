@@ -7,6 +7,7 @@ use super::crypto::CryptoStream;
 use super::frame::Ack;
 use super::ranges::Ranges;
 use super::seal::Key;
+use super::stream::Streams;
 use crate::quic::Cid;
 
 /// How long an acknowledgement of application data may be held back (RFC 9000 §13.2.1).
@@ -40,6 +41,15 @@ pub(super) enum Control {
     },
     PathChallenge([u8; 8]),
     PathResponse([u8; 8]),
+    Stream {
+        stream: u64,
+        start: u64,
+        end: u64,
+    },
+    /// The limit is the one that stands when the frame is written.
+    MaxStreamData {
+        stream: u64,
+    },
 }
 
 /// An ack-eliciting packet on its way.
@@ -80,6 +90,8 @@ pub(super) struct PacketSpace {
     pub(super) probes: u8,
     pub(super) crypto: CryptoStream,
     pub(super) controls: VecDeque<Control>,
+    /// Of application data alone.
+    pub(super) streams: Streams,
 }
 
 impl PacketSpace {
@@ -99,6 +111,7 @@ impl PacketSpace {
             probes: 0,
             crypto: CryptoStream::new(),
             controls: VecDeque::new(),
+            streams: Streams::new(),
         }
     }
 
@@ -158,6 +171,11 @@ impl PacketSpace {
                 if sent.number == ack.largest {
                     acked.largest_sent_at = Some(sent.at);
                 }
+                for control in sent.controls {
+                    if let Control::Stream { stream, start, end } = control {
+                        self.streams.on_acked(stream, start, end);
+                    }
+                }
             }
         }
         self.largest_acked = self.largest_acked.max(Some(ack.largest));
@@ -206,11 +224,13 @@ impl PacketSpace {
     fn requeue(&mut self, control: Control) {
         match control {
             Control::Crypto { start, end } => self.crypto.requeue(start, end),
+            Control::Stream { stream, start, end } => self.streams.requeue(stream, start, end),
             // An answer is only good at once.
             Control::PathResponse(_) => {}
             Control::HandshakeDone
             | Control::NewCid { .. }
             | Control::RetireCid { .. }
+            | Control::MaxStreamData { .. }
             | Control::PathChallenge(_) => {
                 if !self.controls.contains(&control) {
                     self.controls.push_back(control);

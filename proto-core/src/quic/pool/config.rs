@@ -26,7 +26,8 @@ pub struct PoolConfig {
 pub enum PoolEvent {
     /// The handshake is complete and the peer's certificate was accepted.
     Established(ConnId),
-    /// DATAGRAMs wait: take them all with [`Pool::poll_datagram`](super::Pool::poll_datagram).
+    /// Packets came: take all DATAGRAMs with [`Pool::poll_datagram`](super::Pool::poll_datagram), read the streams, and write
+    /// to them again what they did not take before.
     Readable(ConnId),
     /// The peer is now reached at another address, validated.
     PathChanged(ConnId, FourTuple),
@@ -63,4 +64,6 @@ pub struct PoolStats {
     pub stateless_dropped: u64,
     /// DATAGRAMs that waited to be sent and were dropped because the path turned out to carry less than they have.
     pub outgrown: u64,
+    /// Bytes dropped on streams that nobody uses, while others were read.
+    pub foreign_stream_bytes: u64,
 }
