@@ -65,6 +65,7 @@
 //! | [`netstack`] | a connector's TCP, UDP and ICMP between tunnel packets and backends |
 //! | [`tcp`] | one end of a TCP connection, opened by either side |
 //! | [`service`] | a connector's backends: who takes a flow, who is well, whose name has which addresses, who may come |
+//! | [`messages`] | control messages on a stream: put together from what arrives, kept until the stream takes them |
 //! | [`quic`] | the seam to a QUIC implementation, the pool of connections above it, identities in certificates |
 //! | [`wire`] | the bytes of the protocol, and nothing about what they mean |
 //! | [`config`], [`id`] | what the roles are configured with: every duration and every limit, with its argument |
@@ -85,6 +86,7 @@ pub mod keepalive;
 pub mod link;
 pub mod local;
 pub mod machine;
+pub mod messages;
 pub mod netstack;
 pub mod punch;
 pub mod quic;
