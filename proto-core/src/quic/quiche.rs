@@ -731,3 +731,6 @@ impl Connection for QuicheConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
