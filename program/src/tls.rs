@@ -56,6 +56,7 @@ pub fn load(settings: &Settings, end: End, insecure_dev: bool) -> Result<Tls, Se
     let reset_key = identity.as_ref().and_then(|identity| reset_key(&identity.key));
     let config = QuicheConfig {
         alpn: vec![ALPN.to_vec()],
+        session_alpn: Vec::new(),
         identity,
         trusted,
         verify: if insecure_dev {

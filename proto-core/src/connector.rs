@@ -22,7 +22,7 @@ use crate::id::{ConnId, ServiceId, ServiceIndex};
 use crate::link::{Link, LinkEvent, LinkStats};
 use crate::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Wake};
 use crate::netstack::{Netstack, NetstackStats};
-use crate::quic::{DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::quic::{Admission, DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::rng::{Rng, Seed};
 use crate::service::{BackendStatus, ServiceEvent};
 use crate::timer::DeadlineIndex;
@@ -116,8 +116,8 @@ impl<Q: Provider> Connector<Q> {
         let count = config.services.len();
         let links = 2 * count.max(MAX_SERVICES) + 2;
         let pool_config = PoolConfig {
-            accept: false,
-            retry: false,
+            admission: Admission::Nobody,
+            raw: false,
             reset_key: None,
             // One in use per service, and one that is still saying goodbye.
             max_connections: links,

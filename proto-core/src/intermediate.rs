@@ -17,7 +17,7 @@ use crate::id::ConnId;
 use crate::link::CODE_GOODBYE;
 use crate::machine::{Deadline, Forward, Machine, Received, Transmit, Wake};
 use crate::quic::identity::{Authority, Capacity, Identity};
-use crate::quic::{CloseReason, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::quic::{Admission, CloseReason, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::registration::{Owner, Registry, Verdict};
 use crate::rng::{Rng, Seed};
 use crate::routing::flow::{FlowStats, FlowTable};
@@ -148,8 +148,8 @@ impl<Q: Provider> Intermediate<Q> {
         let mut rng = Rng::new(seed);
         let limits = config.limits;
         let pool_config = PoolConfig {
-            accept: true,
-            retry: config.retry,
+            admission: Admission::Anybody { retry: config.retry },
+            raw: false,
             reset_key: config.reset_key,
             max_connections: limits.connections,
             max_handshakes: limits.handshakes,
