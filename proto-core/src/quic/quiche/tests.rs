@@ -22,6 +22,7 @@ impl Two {
             server_name: Some("relay.test"),
             scid: Cid::new(b"client-1").unwrap(),
             path: FourTuple { local, remote },
+            purpose: Purpose::Control,
         };
         let accept = Accept {
             scid: Cid::new(b"server-1").unwrap(),
@@ -31,6 +32,7 @@ impl Two {
                 local: remote,
                 remote: local,
             },
+            purpose: Purpose::Control,
         };
         let mut connector = pki.provider(false, &["agent.echo.ztna"]);
         let client = connector.connect(connect, clock.now()).unwrap();
