@@ -1,9 +1,11 @@
 //! The settings of `ztna-intermediate`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use program::args::{self, Common, CommonArgs};
 use program::settings::{Flags, Schema, Settings, SettingsError};
+use proto_core::channel::{ChannelLimits, MAX_CHANNELS};
 use proto_core::config::{IntermediateConfig, IntermediateLimits};
 
 /// The port, if none is given.
@@ -15,6 +17,12 @@ pub const DEFAULT_METRICS_PORT: u16 = 9090;
 /// A table larger than this would not fit any host; the number is a slip.
 const MAX_LIMIT: u64 = 100_000_000;
 
+/// A channel rests at least as long as a connection may be silent, or sessions would lose it between two signs of life.
+const LEAST_IDLE: Duration = Duration::from_secs(60);
+
+/// Longer than this no channel need be kept.
+const MOST_IDLE: Duration = Duration::from_secs(24 * 3600);
+
 /// Every key that the program knows.
 pub const SCHEMA: Schema = Schema::new(
     &[
@@ -23,6 +31,10 @@ pub const SCHEMA: Schema = Schema::new(
             "allow_unnamed_clients",
             "disable_retry",
             "external_ip",
+            "limits.channel_idle",
+            "limits.channel_rate",
+            "limits.channels",
+            "limits.channels_per_client",
             "limits.connections",
             "limits.flows",
             "limits.flows_per_agent",
@@ -151,6 +163,27 @@ fn limits(settings: &Settings) -> Result<IntermediateLimits, SettingsError> {
         registrations: limit("limits.registrations", default.registrations)?,
         flows_per_agent: limit("limits.flows_per_agent", default.flows_per_agent)?,
         flows: limit("limits.flows", default.flows)?,
+        channels: channels(settings)?,
+    })
+}
+
+fn channels(settings: &Settings) -> Result<ChannelLimits, SettingsError> {
+    let default = ChannelLimits::default();
+    let limit = |key: &str, default: usize| {
+        settings.or(key, default, |input| {
+            let number = input.number(1, MAX_CHANNELS as u64)?;
+            Ok(usize::try_from(number).unwrap_or(usize::MAX))
+        })
+    };
+    let rate = settings.or("limits.channel_rate", 0, |input| input.number(0, u64::MAX >> 8))?;
+    Ok(ChannelLimits {
+        channels: limit("limits.channels", default.channels)?,
+        per_client: limit("limits.channels_per_client", default.per_client)?,
+        rate: Some(rate).filter(|rate| *rate > 0),
+        idle: settings.or("limits.channel_idle", default.idle, |input| {
+            input.duration(LEAST_IDLE, MOST_IDLE)
+        })?,
+        ..default
     })
 }
 

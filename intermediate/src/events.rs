@@ -2,6 +2,7 @@
 
 use program::redact::Redacted;
 use proto_core::intermediate::IntermediateEvent;
+use proto_core::wire::control::Refusal;
 use proto_core::wire::datagram::{NackStatus, Role};
 use runtime_io::{Context, Notice};
 
@@ -47,6 +48,20 @@ pub(crate) fn tell(notice: Notice<IntermediateEvent>, _: Context<'_, Machine>) {
                 reason(status)
             );
         }
+        IntermediateEvent::Withdrawn {
+            client,
+            role,
+            service,
+            reason,
+        } => {
+            let number = number(client.index, client.generation);
+            log::info!(
+                "client {number} is {} of {} no longer: {}",
+                word(role),
+                service.escape_debug(),
+                reason.map_or("it gave the service back", withdrawal)
+            );
+        }
         IntermediateEvent::Gone { client, reason } => {
             log::debug!(
                 "client {} gone: {reason:?}",
@@ -64,6 +79,19 @@ fn word(role: Role) -> &'static str {
     match role {
         Role::Agent => "agent",
         Role::Connector => "connector",
+    }
+}
+
+fn withdrawal(reason: Refusal) -> &'static str {
+    match reason {
+        Refusal::NotAuthorised => "its certificate no longer permits it",
+        Refusal::Taken => "a newer connection of the same certificate has taken it over",
+        Refusal::Unknown => "it did not ask again in time",
+        Refusal::InvalidId
+        | Refusal::AtCapacity
+        | Refusal::NoConnector
+        | Refusal::PeerIsV1
+        | Refusal::Other(_) => "it was taken back",
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::station::Snapshot;
+use proto_core::channel::ChannelStats;
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
-use proto_core::intermediate::{Dropped, IntermediateStats};
+use proto_core::intermediate::{ChannelRefusals, ControlStats, Dropped, IntermediateStats};
 use proto_core::quic::PoolStats;
 use proto_core::routing::flow::FlowStats;
 use runtime_io::ShellStats;
@@ -22,6 +23,8 @@ pub(crate) struct IntermediateSnapshot {
     flow_stats: FlowStats,
     agents: usize,
     connectors: usize,
+    channels: usize,
+    channel_stats: ChannelStats,
     /// Established connections whose path carries at least as many bytes as each of [`PAYLOADS`].
     payloads: [u64; PAYLOADS.len()],
 }
@@ -45,6 +48,8 @@ impl Snapshot for IntermediateSnapshot {
             flow_stats: machine.flow_stats(),
             agents: machine.registry().agents(),
             connectors: machine.registry().connectors(),
+            channels: machine.channels(),
+            channel_stats: machine.channel_stats(),
             payloads: machine
                 .path_payloads()
                 .fold([0; PAYLOADS.len()], |mut counts, carried| {
@@ -138,6 +143,8 @@ impl Snapshot for IntermediateSnapshot {
             "Observed addresses told to clients.",
             stats.observed_sent,
         );
+        control(&stats.control, text);
+        channels(self.channels, &self.channel_stats, text);
         front_door(pool, text);
         text.counter(
             "ztna_stream_bytes_discarded_total",
@@ -150,6 +157,7 @@ impl Snapshot for IntermediateSnapshot {
             [
                 drops(&stats.dropped),
                 flow_drops(&self.flow_stats),
+                channel_drops(&self.channel_stats),
                 pool_drops(pool),
                 shell_drops(&self.shell),
             ]
@@ -158,6 +166,115 @@ impl Snapshot for IntermediateSnapshot {
         text.shell(&self.shell);
         text.seconds("ztna_uptime_seconds", "Seconds since the start.", uptime);
     }
+}
+
+/// What clients of v2 say on their control streams, and what comes of it. Exhaustive, so that a new counter cannot be
+/// forgotten.
+fn control(stats: &ControlStats, text: &mut Exposition) {
+    let ControlStats {
+        hello,
+        register,
+        renewed,
+        unregister,
+        open_channel,
+        channel_closed,
+        carriage,
+        ping,
+        pong,
+        undecodable,
+        unexpected,
+        expired,
+        revoked,
+        flooded,
+        deaf,
+        refused,
+    } = *stats;
+    text.by_kind(
+        "ztna_control_messages_total",
+        "Messages on control streams of v2, by kind.",
+        &[
+            ("hello", hello),
+            ("register", register),
+            ("unregister", unregister),
+            ("open_channel", open_channel),
+            ("channel_closed", channel_closed),
+            ("carriage", carriage),
+            ("ping", ping),
+            ("pong", pong),
+            ("undecodable", undecodable),
+            ("unexpected", unexpected),
+        ],
+    );
+    text.counter("ztna_leases_renewed_total", "Leases renewed.", renewed);
+    text.by_reason(
+        "ztna_leases_ended_total",
+        "Leases taken back, by reason.",
+        vec![("expired", expired), ("revoked", revoked)],
+    );
+    text.by_reason(
+        "ztna_control_closed_total",
+        "Connections closed because of their control stream, by reason.",
+        vec![("flooded", flooded), ("deaf", deaf)],
+    );
+    let ChannelRefusals {
+        invalid_id,
+        not_registered,
+        not_authorised,
+        no_connector,
+        peer_is_v1,
+        at_capacity,
+    } = refused;
+    text.by_reason(
+        "ztna_channel_refusals_total",
+        "Relay channels refused, by reason.",
+        vec![
+            ("invalid_id", invalid_id),
+            ("not_registered", not_registered),
+            ("not_authorised", not_authorised),
+            ("no_connector", no_connector),
+            ("peer_is_v1", peer_is_v1),
+            ("at_capacity", at_capacity),
+        ],
+    );
+}
+
+fn channels(open: usize, stats: &ChannelStats, text: &mut Exposition) {
+    text.gauge("ztna_channels", "Relay channels open.", open as u64);
+    text.counter(
+        "ztna_channels_opened_total",
+        "Relay channels opened.",
+        stats.opened,
+    );
+    text.counter(
+        "ztna_channel_frames_total",
+        "Frames forwarded in relay channels.",
+        stats.forwarded,
+    );
+    text.counter(
+        "ztna_channel_bytes_total",
+        "Bytes of those frames.",
+        stats.forwarded_bytes,
+    );
+}
+
+/// Frames that were not forwarded.
+fn channel_drops(stats: &ChannelStats) -> Reasons {
+    let ChannelStats {
+        opened: _,
+        closed: _,
+        forwarded: _,
+        forwarded_bytes: _,
+        unknown,
+        foreign,
+        over_quota,
+        scattered,
+    } = *stats;
+    vec![
+        ("channel_unknown", unknown),
+        ("channel_foreign", foreign),
+        ("channel_over_quota", over_quota),
+        ("channel_scattered", scattered),
+    ]
 }
 
 /// What happens before a client has a connection.
@@ -199,6 +316,7 @@ fn drops(dropped: &Dropped) -> Reasons {
         queue_full,
         too_large,
         receiver_gone,
+        frame_queue_full,
         // Bytes, not packets: a counter of its own.
         stream_bytes: _,
         events,
@@ -213,6 +331,7 @@ fn drops(dropped: &Dropped) -> Reasons {
         ("queue_full", queue_full),
         ("too_large", too_large),
         ("receiver_gone", receiver_gone),
+        ("frame_queue_full", frame_queue_full),
         ("event", events),
     ]
 }

@@ -51,6 +51,14 @@ impl Exposition {
         }
     }
 
+    /// One counter per kind of what is counted.
+    pub fn by_kind(&mut self, name: &str, help: &str, kinds: &[(&str, u64)]) {
+        self.family(name, help, Kind::Counter);
+        for (kind, value) in kinds {
+            self.sample(name, &[("kind", kind)], *value);
+        }
+    }
+
     /// One counter per reason. A reason that comes twice is added up.
     pub fn by_reason(&mut self, name: &str, help: &str, mut reasons: Reasons) {
         self.family(name, help, Kind::Counter);

@@ -18,7 +18,10 @@ use crate::pki;
 use crate::settings::{Input, Settings, SettingsError, describe};
 
 /// The application protocol of `ztna-v1`.
-const ALPN: &[u8] = b"ztna-v1";
+const V1: &[u8] = b"ztna-v1";
+
+/// That of `ztna-v2`, which an intermediate prefers.
+const V2: &[u8] = b"ztna-v2";
 
 /// A PEM file larger than this is something else.
 const MAX_PEM: u64 = 1 << 20;
@@ -55,8 +58,10 @@ pub fn load(settings: &Settings, end: End, insecure_dev: bool) -> Result<Tls, Se
     };
     let reset_key = identity.as_ref().and_then(|identity| reset_key(&identity.key));
     let config = QuicheConfig {
-        alpn: vec![ALPN.to_vec()],
-        session_alpn: Vec::new(),
+        alpn: match end {
+            End::Server => vec![V2.to_vec(), V1.to_vec()],
+            End::Client => vec![V1.to_vec()],
+        },
         identity,
         trusted,
         verify: if insecure_dev {

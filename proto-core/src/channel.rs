@@ -57,7 +57,7 @@ impl Default for ChannelLimits {
 const INDEX_BITS: u32 = 20;
 
 /// Most channels that numbers can tell apart.
-const MAX_CHANNELS: usize = 1 << INDEX_BITS;
+pub const MAX_CHANNELS: usize = 1 << INDEX_BITS;
 
 /// Which end of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,8 +137,10 @@ pub struct Opened {
     pub agent: u32,
     /// The number of the connector's end.
     pub connector: u32,
-    /// Whether it was there before.
+    /// Whether it was there before, for whatever service.
     pub existed: bool,
+    /// Whether it was there before, for this service.
+    pub known: bool,
 }
 
 /// An end of a channel that is over: whom to tell, by which number, and why.
@@ -226,11 +228,12 @@ impl ChannelTable {
             if channel.services.len() >= self.limits.services && !channel.services.contains(service) {
                 return Err(Full::Client);
             }
-            channel.services.insert(service.clone());
+            let known = !channel.services.insert(service.clone());
             return Ok(Opened {
                 agent: channel.sides[0].number,
                 connector: channel.sides[1].number,
                 existed: true,
+                known,
             });
         }
         if self.channels.len() >= self.limits.channels {
@@ -257,6 +260,7 @@ impl ChannelTable {
             agent: sides[0].number,
             connector: sides[1].number,
             existed: false,
+            known: false,
         };
         entry.insert(Channel {
             sides,
@@ -271,33 +275,34 @@ impl ChannelTable {
         Ok(opened)
     }
 
-    /// Takes one received batch of frames: rewrites their numbers and says where they go. What travels on inside a control
-    /// connection is copied out through `inside`: it is the exception, for networks that let nothing else through.
+    /// Takes frames of one received batch, which begin `offset` bytes behind its own beginning: rewrites their numbers and
+    /// says where they go. What travels on inside a control connection is copied out through `inside`: it is the
+    /// exception, for networks that let nothing else through.
     pub fn forward(
         &mut self,
         received: &mut Received<'_>,
+        offset: usize,
+        forward: &mut Forward,
         now: Instant,
         mut inside: impl FnMut(ConnId, &[u8]),
-    ) -> Forward {
-        let mut forward = Forward::NONE;
+    ) {
         let mut run: Option<Run> = None;
         let size = received.segment_size();
         let from = received.path;
-        let mut start = 0;
+        let mut start = offset;
         for frame in received.payload.chunks_mut(size) {
             let end = start + frame.len();
             match self.admit(frame, from, now) {
                 Some(Onward::Bare(path)) => match &mut run {
                     Some(open) if open.path == path && open.end == start => open.end = end,
-                    Some(_) | None => self.push(&mut forward, run.replace(Run { start, end, path }), size),
+                    Some(_) | None => self.push(forward, run.replace(Run { start, end, path }), size),
                 },
                 Some(Onward::Inside(client)) => inside(client, frame),
                 None => {}
             }
             start = end;
         }
-        self.push(&mut forward, run, size);
-        forward
+        self.push(forward, run, size);
     }
 
     /// Takes one frame that came inside the control connection of `client`, and says where it goes on.

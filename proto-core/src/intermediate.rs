@@ -4,121 +4,44 @@
 //! whom each reply belongs (the flow table). A relayed packet moves from one connection to another as the buffer it
 //! arrived in. It never forwards anything that is not an IP packet: control and data share one byte space, and a client
 //! that could send control bytes through it could forge the intermediate's own messages.
+//!
+//! A client that agreed on `ztna-v2` speaks on a control stream (`control`), holds its registrations by lease
+//! (`registering`), and may be given relay channels (`channels`), whose frames the intermediate forwards without a key. Packets of
+//! v1 peers travel on the same connection, always with a service before them.
 
+mod channels;
+mod control;
+mod outbox;
+mod registering;
 mod relay;
+mod report;
+mod session;
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
+pub use report::{ChannelRefusals, ControlStats, Dropped, IntermediateEvent, IntermediateStats};
+
+use crate::channel::{ChannelStats, ChannelTable};
 use crate::config::IntermediateConfig;
 use crate::config::limits::{EVENT_QUEUE, MAX_UDP_PAYLOAD};
 use crate::id::ConnId;
 use crate::link::CODE_GOODBYE;
-use crate::machine::{Deadline, Forward, Machine, Received, Transmit, Wake};
-use crate::quic::identity::{Authority, Capacity, Identity};
-use crate::quic::{Admission, CloseReason, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
-use crate::registration::{Owner, Registry, Verdict};
+use crate::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit, Wake};
+use crate::quic::identity::{Authority, Identity};
+use crate::quic::{CloseReason, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::registration::Registry;
 use crate::rng::{Rng, Seed};
 use crate::routing::flow::{FlowStats, FlowTable};
-use crate::wire::datagram::{NackStatus, Role, write_observed, write_refused, write_registered};
+use crate::timer::DeadlineIndex;
+use crate::wire::control::ControlMessage;
+use crate::wire::datagram::write_observed;
+use outbox::Outbox;
+use session::{Allowance, Control, Session};
 
-/// What the intermediate tells its program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IntermediateEvent {
-    /// A client has authenticated.
-    Connected {
-        /// The connection.
-        client: ConnId,
-        /// Its address.
-        address: SocketAddr,
-    },
-    /// A client holds a registration.
-    Registered {
-        /// The connection.
-        client: ConnId,
-        /// As agent or connector.
-        role: Role,
-        /// The service, as text.
-        service: String,
-    },
-    /// A client was refused a registration.
-    Refused {
-        /// The connection.
-        client: ConnId,
-        /// As agent or connector.
-        role: Role,
-        /// The service, as text (invalid UTF-8 replaced).
-        service: String,
-        /// Why.
-        status: NackStatus,
-    },
-    /// A client is gone, and with it its registrations and flows.
-    Gone {
-        /// The connection.
-        client: ConnId,
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-/// Counters of an intermediate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IntermediateStats {
-    /// DATAGRAMs moved from one client to another.
-    pub relayed: u64,
-    /// Their bytes, as received.
-    pub relayed_bytes: u64,
-    /// Registrations accepted.
-    pub registrations: u64,
-    /// Registrations refused.
-    pub registrations_refused: u64,
-    /// Observed addresses sent.
-    pub observed_sent: u64,
-    /// Packets that told a connector who opens a flow.
-    pub introductions: u64,
-    /// DATAGRAMs dropped, by reason.
-    pub dropped: Dropped,
-}
-
-/// DATAGRAMs that an intermediate dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// Empty, truncated or of an unknown type.
-    pub malformed: u64,
-    /// A wrapped packet that is not IP: forged control at worst.
-    pub not_ip: u64,
-    /// The sender is not registered for the service.
-    pub not_registered: u64,
-    /// No connector has the service.
-    pub no_connector: u64,
-    /// A bare packet of an agent with several services.
-    pub ambiguous: u64,
-    /// A reply that no flow expects.
-    pub no_flow: u64,
-    /// A packet whose flow could not be told apart from another agent's, or that is a later fragment.
-    pub flow_refused: u64,
-    /// The receiver's queue was full.
-    pub queue_full: u64,
-    /// Larger than the receiver's path carries.
-    pub too_large: u64,
-    /// The receiver was closing.
-    pub receiver_gone: u64,
-    /// Stream bytes of v1 signalling, which nobody reads yet.
-    pub stream_bytes: u64,
-    /// Events that the program did not take.
-    pub events: u64,
-}
-
-#[derive(Debug)]
-struct Session {
-    id: ConnId,
-    identity: Option<Identity>,
-    /// What stands before a packet that opens a flow of this agent, made when it is first needed.
-    introduction: Option<Box<[u8]>>,
-    /// Whether this connector asks who opens a flow.
-    asks_who: bool,
-}
+/// The application protocol of clients with a control stream.
+const ALPN_V2: &[u8] = b"ztna-v2";
 
 /// The intermediate's machine.
 #[derive(Debug)]
@@ -126,14 +49,23 @@ pub struct Intermediate<Q: Provider> {
     pool: Pool<Q>,
     registry: Registry,
     flows: FlowTable,
+    channels: ChannelTable,
+    /// Frames that came inside control connections and leave bare.
+    outbox: Outbox,
     authority: Box<dyn Authority + Send>,
     /// By the index of the connection.
     sessions: Vec<Option<Session>>,
+    /// When the first lease of each client may have run out, by the index of the connection.
+    leases: DeadlineIndex,
+    /// The bounds of one client's control stream.
+    allowance: Allowance,
     /// The identification of the next packet that is cut.
     fragment_id: u32,
     events: VecDeque<IntermediateEvent>,
     stats: IntermediateStats,
     shut_down: bool,
+    /// When clients that were told of the end are left.
+    leaving: Option<Instant>,
 }
 
 impl<Q: Provider> Intermediate<Q> {
@@ -148,8 +80,8 @@ impl<Q: Provider> Intermediate<Q> {
         let mut rng = Rng::new(seed);
         let limits = config.limits;
         let pool_config = PoolConfig {
-            admission: Admission::Anybody { retry: config.retry },
-            raw: false,
+            accept: true,
+            retry: config.retry,
             reset_key: config.reset_key,
             max_connections: limits.connections,
             max_handshakes: limits.handshakes,
@@ -158,6 +90,10 @@ impl<Q: Provider> Intermediate<Q> {
         Self {
             registry: Registry::new(limits.registry(), &mut rng),
             flows: FlowTable::new(limits.flow_table(), &mut rng),
+            channels: ChannelTable::new(limits.channels, &mut rng),
+            outbox: Outbox::default(),
+            leases: DeadlineIndex::default(),
+            allowance: Allowance::for_services(limits.services_per_connection),
             pool: Pool::new(provider, pool_config, rng.fork(), now),
             authority,
             sessions: Vec::new(),
@@ -165,6 +101,7 @@ impl<Q: Provider> Intermediate<Q> {
             events: VecDeque::new(),
             stats: IntermediateStats::default(),
             shut_down: false,
+            leaving: None,
         }
     }
 
@@ -203,11 +140,21 @@ impl<Q: Provider> Intermediate<Q> {
         *self.flows.stats()
     }
 
+    /// Relay channels that are open.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Counters of the relay channels.
+    pub fn channel_stats(&self) -> ChannelStats {
+        self.channels.stats()
+    }
+
     fn process(&mut self, now: Instant) {
         while let Some(event) = self.pool.poll_event() {
             match event {
                 PoolEvent::Established(id) => self.on_established(id),
-                PoolEvent::PathChanged(id, path) => self.observe(id, path.remote),
+                PoolEvent::PathChanged(id, path) => self.on_moved(id, path),
                 PoolEvent::Readable(id) => self.on_readable(id, now),
                 PoolEvent::Closed(id, reason) => self.on_closed(id, reason),
             }
@@ -223,31 +170,45 @@ impl<Q: Provider> Intermediate<Q> {
         if self.sessions.len() <= index {
             self.sessions.resize_with(index + 1, || None);
         }
+        let control = (self.pool.alpn(id) == ALPN_V2)
+            .then(|| Box::new(Control::new(self.allowance.of_a_new_client(self.pool.now()))));
+        let speaks_v1 = control.is_none();
         self.sessions[index] = Some(Session {
             id,
             identity,
             introduction: None,
             asks_who: false,
+            control,
         });
-        let Some(address) = self.pool.peer_address(id) else {
+        let Some(path) = self.pool.path(id) else {
             return;
         };
+        let address = path.remote;
         self.tell(IntermediateEvent::Connected { client: id, address });
-        self.observe(id, address);
+        if speaks_v1 {
+            self.observe(id, address);
+        }
+    }
+
+    fn on_moved(&mut self, id: ConnId, path: FourTuple) {
+        self.channels.set_path(id, path);
+        self.observe(id, path.remote);
     }
 
     /// Tells a client where it is seen (QAD). v1 has no form for IPv6 addresses.
     fn observe(&mut self, id: ConnId, address: SocketAddr) {
-        let Some(ip) = (match address.ip().to_canonical() {
-            std::net::IpAddr::V4(ip) => Some(ip),
-            std::net::IpAddr::V6(_) => None,
-        }) else {
-            return;
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let sent = match self.session(id).map(|session| session.control.as_deref()) {
+            Some(Some(control)) => {
+                control.role.is_some() && self.say(id, &ControlMessage::ObservedAddress { address })
+            }
+            Some(None) | None => {
+                let IpAddr::V4(ip) = address.ip() else { return };
+                let message = write_observed(SocketAddrV4::new(ip, address.port()));
+                self.pool.send_datagram(id, message.into()).is_ok()
+            }
         };
-        let message = write_observed(SocketAddrV4::new(ip, address.port()));
-        if self.pool.send_datagram(id, message.into()).is_ok() {
-            self.stats.observed_sent += 1;
-        }
+        self.stats.observed_sent += u64::from(sent);
     }
 
     fn on_closed(&mut self, id: ConnId, reason: CloseReason) {
@@ -258,8 +219,11 @@ impl<Q: Provider> Intermediate<Q> {
         if known.is_none() {
             return;
         }
+        self.leases.set(id.index, None);
         self.registry.remove(id);
         self.flows.remove(id);
+        let closed = self.channels.remove_client(id);
+        self.tell_closed(closed);
         self.tell(IntermediateEvent::Gone { client: id, reason });
     }
 
@@ -270,52 +234,32 @@ impl<Q: Provider> Intermediate<Q> {
             .filter(|session| session.id == id)
     }
 
-    /// A connector that asks is told who opens a flow; whether it may publish anything is another question.
-    fn ask_who(&mut self, id: ConnId) {
-        let session = self.sessions.get_mut(id.index as usize).and_then(Option::as_mut);
-        if let Some(session) = session.filter(|session| session.id == id) {
-            session.asks_who = true;
-        }
+    fn session_mut(&mut self, id: ConnId) -> Option<&mut Session> {
+        self.sessions
+            .get_mut(id.index as usize)?
+            .as_mut()
+            .filter(|session| session.id == id)
     }
 
-    fn register(&mut self, id: ConnId, role: Role, service: &[u8]) {
-        let capacity = match role {
-            Role::Agent => Capacity::Agent,
-            Role::Connector => Capacity::Connector,
-        };
-        let identity = self.session(id).and_then(|session| session.identity.as_ref());
-        let owner = identity.map(|identity| Owner(identity.fingerprint().0));
-        let permitted = crate::id::ServiceId::parse(service)
-            .is_ok_and(|service| self.authority.permits(identity, capacity, &service));
-        let text = || String::from_utf8_lossy(service).into_owned();
-        let answer = match self.registry.register(id, owner, role, service, permitted) {
-            Verdict::Accepted { replaced } => {
-                self.stats.registrations += 1;
-                if let Some(old) = replaced {
-                    let _ = self
-                        .pool
-                        .send_datagram(old, write_refused(NackStatus::Taken, service).into());
-                }
-                self.tell(IntermediateEvent::Registered {
-                    client: id,
-                    role,
-                    service: text(),
-                });
-                write_registered(service)
-            }
-            Verdict::Refused(status) => {
-                self.stats.registrations_refused += 1;
-                self.tell(IntermediateEvent::Refused {
-                    client: id,
-                    role,
-                    service: text(),
-                    status,
-                });
-                write_refused(status, service)
-            }
-        };
-        // Lost with a full queue: the client asks again.
-        let _ = self.pool.send_datagram(id, answer.into());
+    /// Whether a client speaks v2.
+    fn speaks_v2(&self, id: ConnId) -> bool {
+        self.session(id).is_some_and(|session| session.control.is_some())
+    }
+
+    /// When something other than QUIC is wanted.
+    fn own_timeout(&self) -> Option<Instant> {
+        let timers = [self.leases.earliest(), self.channels.poll_timeout(), self.leaving];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Ends what was granted for a time.
+    fn expire(&mut self, now: Instant) {
+        self.expire_leases(now);
+        let closed = self.channels.handle_timeout(now);
+        self.tell_closed(closed);
+        if self.leaving.take_if(|at| *at <= now).is_some() {
+            self.pool.close_all(CODE_GOODBYE, b"shutting down", now);
+        }
     }
 
     fn tell(&mut self, event: IntermediateEvent) {
@@ -331,25 +275,28 @@ impl<Q: Provider> Machine for Intermediate<Q> {
     type Event = IntermediateEvent;
 
     fn handle_datagram(&mut self, received: Received<'_>, now: Instant) -> Forward {
-        self.pool.handle_datagram(received, now);
+        let forward = self.sort(received, now);
         self.process(now);
-        Forward::NONE
+        forward
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.pool.handle_timeout(now);
         self.process(now);
+        self.expire(now);
+        self.process(now);
     }
 
     fn poll_transmit(&mut self, buf: &mut [u8], now: Instant) -> Option<Transmit> {
-        if self
-            .poll_timeout()
-            .is_some_and(|deadline| deadline.at <= now && deadline.wake != Wake::QueuedOutput)
-        {
-            self.handle_timeout(now);
-        }
         loop {
-            if let Some(transmit) = self.pool.poll_transmit(buf, now) {
+            if self
+                .poll_timeout()
+                .is_some_and(|deadline| deadline.at <= now && deadline.wake != Wake::QueuedOutput)
+            {
+                self.handle_timeout(now);
+            }
+            let transmit = self.outbox.poll_transmit(buf);
+            if let Some(transmit) = transmit.or_else(|| self.pool.poll_transmit(buf, now)) {
                 return Some(transmit);
             }
             if !self.pool.has_events() {
@@ -364,22 +311,29 @@ impl<Q: Provider> Machine for Intermediate<Q> {
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        if !self.events.is_empty() {
+        if !self.events.is_empty() || !self.outbox.is_empty() {
             return Some(Deadline {
                 at: self.pool.now(),
                 wake: Wake::QueuedOutput,
             });
         }
-        self.pool.poll_timeout()
+        let own = self.own_timeout().map(|at| Deadline {
+            at,
+            wake: Wake::Expiry,
+        });
+        Deadline::earliest(self.pool.poll_timeout(), own)
     }
 
+    /// Clients of v1 are told at once. Those of v2 hear of it a moment before, and may leave first.
     fn shut_down(&mut self, now: Instant) {
         self.shut_down = true;
-        self.pool.close_all(CODE_GOODBYE, b"shutting down", now);
+        if !self.announce_end(now) {
+            self.pool.close_all(CODE_GOODBYE, b"shutting down", now);
+        }
         self.process(now);
     }
 
     fn is_drained(&self) -> bool {
-        self.shut_down && self.pool.is_drained()
+        self.shut_down && self.leaving.is_none() && self.outbox.is_empty() && self.pool.is_drained()
     }
 }

@@ -90,8 +90,12 @@ pub struct Run {
     pub path: FourTuple,
 }
 
-/// Most runs that one received batch may be split into; further datagrams are dropped and counted.
-pub const MAX_RUNS: usize = 16;
+/// Most runs that one received batch may be split into; further datagrams are dropped and counted. The kernel merges no more
+/// datagrams than this into one batch, so none are, even if each goes to another peer.
+pub const MAX_RUNS: usize = 128;
+
+/// Room for so many more runs is made when a batch turns out to have several.
+const MORE_RUNS: usize = 15;
 
 /// What the shell forwards straight out of the receive buffer: runs of the batch just received.
 ///
@@ -100,35 +104,50 @@ pub const MAX_RUNS: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "the shell sends these runs of the received buffer on"]
 pub struct Forward {
-    runs: [Option<Run>; MAX_RUNS],
-    len: usize,
+    /// Most batches go one way; only others need memory.
+    first: Option<Run>,
+    more: Vec<Run>,
 }
 
 impl Forward {
     /// Nothing to forward.
     pub const NONE: Self = Self {
-        runs: [None; MAX_RUNS],
-        len: 0,
+        first: None,
+        more: Vec::new(),
     };
 
     /// Adds a run; `false` if the batch is split into too many already, and the run is dropped.
     pub fn push(&mut self, run: Run) -> bool {
-        let Some(slot) = self.runs.get_mut(self.len) else {
+        if self.first.is_none() {
+            self.first = Some(run);
+            return true;
+        }
+        if self.more.len() + 1 >= MAX_RUNS {
             return false;
-        };
-        *slot = Some(run);
-        self.len += 1;
+        }
+        if self.more.capacity() == 0 {
+            self.more.reserve_exact(MORE_RUNS);
+        }
+        self.more.push(run);
         true
     }
 
     /// The runs, in the order of the received buffer.
     pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
-        self.runs.iter().take(self.len).copied().flatten()
+        self.first.iter().chain(&self.more).copied()
+    }
+
+    /// The run at a place in that order.
+    pub fn run(&self, index: usize) -> Option<Run> {
+        match index.checked_sub(1) {
+            None => self.first,
+            Some(index) => self.more.get(index).copied(),
+        }
     }
 
     /// Whether there is nothing to forward.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.first.is_none()
     }
 }
 
@@ -147,6 +166,8 @@ pub enum Wake {
     Reconnect,
     /// A timer of the userspace network stack.
     Netstack,
+    /// Something that was granted for a time is over: a lease, a channel without frames.
+    Expiry,
 }
 
 /// When a machine wants to be woken, and why.

@@ -119,6 +119,16 @@ impl MessageStream {
         }
     }
 
+    /// How many bytes wait to be sent.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many frames were longer than frames may be, and skipped.
+    pub fn skipped(&self) -> u64 {
+        self.frames.iter().map(Frames::skipped).sum()
+    }
+
     /// Whether nothing waits to be sent.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

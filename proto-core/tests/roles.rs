@@ -5,6 +5,8 @@
 
 #[path = "roles/changes.rs"]
 mod changes;
+#[path = "roles/channels.rs"]
+mod channels;
 #[path = "roles/contract.rs"]
 mod contract;
 #[path = "roles/healing.rs"]
@@ -27,6 +29,8 @@ mod service;
 mod setup;
 #[path = "roles/size.rs"]
 mod size;
+#[path = "roles/speaker.rs"]
+mod speaker;
 #[path = "roles/tunnel.rs"]
 mod tunnel;
 
@@ -82,6 +86,23 @@ stories! {
         registrations_die_with_their_connection
         everything_is_empty_after_everyone_left
         junk_on_the_socket_changes_nothing;
+    channels:
+        nothing_is_granted_before_the_hello
+        a_registration_is_a_lease_and_ends_without_renewal
+        each_reason_not_to_register_is_told_apart
+        a_channel_is_opened_to_both_ends_and_carries_frames
+        a_second_service_joins_the_channel
+        each_reason_for_no_channel_is_told_apart
+        only_the_two_ends_use_a_channel
+        a_moved_end_is_followed_after_quic_has_proven_its_address
+        frames_travel_inside_where_nothing_else_gets_through
+        an_end_that_leaves_takes_its_channels_along
+        a_channel_without_frames_ends
+        packets_of_v1_travel_on_the_same_connection
+        an_agent_of_v2_reaches_a_connector_of_v1
+        who_floods_the_control_stream_is_cut_off_alone
+        what_cannot_be_read_is_counted_and_skipped
+        clients_of_v2_hear_of_the_end_before_it_comes;
     healing:
         a_registration_survives_a_lossy_path
         a_restarted_intermediate_says_so_and_is_back_at_once

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
 use program::settings::Environment;
@@ -54,7 +55,8 @@ fn every_key_has_its_effect() {
     let content = r#"{"port": 1, "bind_addr": "::", "metrics_port": 0, "disable_retry": true,
         "allow_unnamed_clients": true, "require_client_cert": true, "runtime": "tokio",
         "limits": {"connections": 1, "handshakes": 2, "services_per_connection": 3, "registrations": 4,
-                   "flows_per_agent": 5, "flows": 6}}"#;
+                   "flows_per_agent": 5, "flows": 6, "channels": 7, "channels_per_client": 8,
+                   "channel_rate": 9, "channel_idle": "2m"}}"#;
     let config = read("all", content, &["--port", "7"]).unwrap();
     assert_eq!(config.bind, "[::]:7".parse().unwrap());
     assert_eq!(config.common.metrics, None);
@@ -67,6 +69,13 @@ fn every_key_has_its_effect() {
         registrations: 4,
         flows_per_agent: 5,
         flows: 6,
+        channels: ChannelLimits {
+            channels: 7,
+            per_client: 8,
+            rate: Some(9),
+            idle: Duration::from_secs(120),
+            ..ChannelLimits::default()
+        },
     };
     assert_eq!(config.limits, expected);
     assert!(!config.machine(None).retry);

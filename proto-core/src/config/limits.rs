@@ -1,5 +1,6 @@
 //! Every size of a queue or table, with its argument.
 
+use crate::channel::ChannelLimits;
 use crate::registration::RegistryLimits;
 use crate::routing::flow::FlowLimits;
 
@@ -16,6 +17,9 @@ pub const MAX_UDP_PAYLOAD: usize = 1_452;
 
 /// Events that wait for the program; beyond it the oldest is dropped and counted.
 pub const EVENT_QUEUE: usize = 1024;
+
+/// Frames of relay channels that came inside a control connection and wait to be sent bare: one batch of each of some ten clients.
+pub const FRAME_QUEUE: usize = 1024;
 
 /// Queue lengths of an agent or connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct IntermediateLimits {
     pub flows_per_agent: usize,
     /// Flows of all agents, some 250 bytes each. A busy host holds some hundred.
     pub flows: usize,
+    /// Relay channels of v2.
+    pub channels: ChannelLimits,
 }
 
 impl Default for IntermediateLimits {
@@ -58,6 +64,7 @@ impl Default for IntermediateLimits {
             registrations: 100_000,
             flows_per_agent: 4_096,
             flows: 1_000_000,
+            channels: ChannelLimits::default(),
         }
     }
 }

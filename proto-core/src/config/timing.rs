@@ -26,3 +26,18 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
 
 /// Longest pause before connecting again: a restarted intermediate has its clients back within this time.
 pub const RECONNECT_CAP: Duration = Duration::from_secs(8);
+
+/// How long a client of v2 holds a service without asking again; it asks after half of it. Long enough that a thousand clients of
+/// a few services each cost some ten messages a second, short enough that a change of policy reaches everybody in time.
+pub const LEASE: Duration = Duration::from_secs(120);
+
+/// When a client may ask again for what was refused and may pass: soon enough for a service that is being restarted, late enough
+/// that asking is no load.
+pub const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The same where waiting seconds changes nothing: a limit is reached, or the connector speaks v1.
+pub const ASK_AGAIN_LATER: Duration = Duration::from_secs(30);
+
+/// How long before its end an intermediate says so: a few round trips, in which clients take another path; below what anybody
+/// who stops a program notices.
+pub const LEAVING: Duration = Duration::from_millis(250);

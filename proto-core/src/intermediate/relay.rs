@@ -3,12 +3,15 @@
 use std::time::Instant;
 
 use super::Intermediate;
-use crate::id::ConnId;
-use crate::quic::{Datagram, DatagramError, Provider};
+use crate::id::{ConnId, ServiceId};
+use crate::quic::{Datagram, Provider};
 use crate::registration::{Route, Unroutable};
 use crate::routing::packet::{self, Fragment, Kind, Unreachable};
 use crate::wire::Malformed;
-use crate::wire::datagram::{FromClient, Role, introduction as write_introduction, parse_from_client};
+use crate::wire::channel::CHANNEL;
+use crate::wire::datagram::{
+    FromClient, Role, introduction as write_introduction, parse_from_client, routed_prefix,
+};
 
 /// How much of a packet is sent ahead of it to say whose it is: an IP header with options or extensions, and the ports.
 const HEAD: usize = 128;
@@ -28,22 +31,97 @@ pub(super) struct Row {
     connector: Option<ConnId>,
 }
 
+/// A packet as a client sent it.
+#[derive(Debug)]
+struct Sent {
+    from: ConnId,
+    packet: Datagram,
+    /// Bytes that stood before it and named the service; none if it came bare.
+    stripped: usize,
+    /// Bytes of the message as it was received.
+    received: u64,
+}
+
+/// The way of one packet.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    from: ConnId,
+    to: ConnId,
+    /// Bytes before the packet that the receiver gets with it: the service, for connectors of v2.
+    kept: usize,
+    /// Bytes before the message that an answer to its sender begins with.
+    back: usize,
+    /// Bytes of the message as it was received.
+    received: u64,
+}
+
+impl Sent {
+    /// The packet behind so many bytes of a DATAGRAM.
+    fn behind(stripped: usize, from: ConnId, mut packet: Datagram) -> Self {
+        let received = packet.len() as u64;
+        packet.advance(stripped);
+        Self {
+            from,
+            packet,
+            stripped,
+            received,
+        }
+    }
+}
+
 impl<Q: Provider> Intermediate<Q> {
     pub(super) fn on_readable(&mut self, id: ConnId, now: Instant) {
+        let speaks_v2 = self.speaks_v2(id);
+        if speaks_v2 {
+            self.read_control(id, now);
+        }
         let mut row = Row::default();
         while let Some(datagram) = self.pool.poll_datagram(id) {
-            self.on_datagram(id, datagram, &mut row, now);
+            if speaks_v2 {
+                self.on_datagram_of_v2(id, datagram, &mut row, now);
+            } else {
+                self.on_datagram(id, datagram, &mut row, now);
+            }
         }
         // An agent that sends more than its connector takes is slowed down before its packets are dropped, not after.
         if let Some(connector) = row.connector {
             self.pool.acknowledge_behind(id, connector);
         }
-        self.stats.dropped.stream_bytes += self.pool.discard_streams(id) as u64;
+        if !speaks_v2 {
+            self.stats.dropped.stream_bytes += self.pool.discard_streams(id) as u64;
+        }
     }
 
-    fn on_datagram(&mut self, id: ConnId, mut datagram: Datagram, row: &mut Row, now: Instant) {
-        let received = datagram.len() as u64;
-        let connector = match parse_from_client(&datagram) {
+    /// A client of v2 has its own messages for everything but packets, and says with each for which service it is.
+    fn on_datagram_of_v2(&mut self, id: ConnId, datagram: Datagram, row: &mut Row, now: Instant) {
+        if datagram.first() == Some(&CHANNEL) {
+            self.on_frame(id, datagram, now);
+            return;
+        }
+        let role = self
+            .session(id)
+            .and_then(|session| session.control.as_ref()?.role);
+        match (parse_from_client(&datagram), role) {
+            (Ok(FromClient::Routed { service, packet_at }), Some(Role::Agent)) => {
+                let connector = self.registry.route_again(id, service, &mut row.route);
+                self.ask_connector(Sent::behind(packet_at, id, datagram), connector, row, now);
+            }
+            (Ok(FromClient::Routed { service, packet_at }), Some(Role::Connector)) => {
+                if !self.registry.publishes_again(id, service, &mut row.route) {
+                    self.stats.dropped.not_registered += 1;
+                    return;
+                }
+                self.reply(Sent::behind(packet_at, id, datagram), row, now);
+            }
+            (Ok(FromClient::Routed { .. }), None) => self.stats.dropped.not_registered += 1,
+            (Ok(FromClient::Packet), _) => self.stats.dropped.ambiguous += 1,
+            (Ok(FromClient::Register { .. }), _) => self.stats.dropped.malformed += 1,
+            (Err(malformed), _) => self.count_malformed(malformed),
+        }
+    }
+
+    fn on_datagram(&mut self, id: ConnId, datagram: Datagram, row: &mut Row, now: Instant) {
+        match parse_from_client(&datagram) {
             Ok(FromClient::Register {
                 role,
                 service,
@@ -55,144 +133,209 @@ impl<Q: Provider> Intermediate<Q> {
                 }
                 *row = Row::default();
                 self.register(id, role, &service);
-                return;
             }
             Ok(FromClient::Routed { service, packet_at }) => {
                 let connector = self.registry.route_again(id, service, &mut row.route);
-                datagram.advance(packet_at);
-                connector
+                self.ask_connector(Sent::behind(packet_at, id, datagram), connector, row, now);
             }
             Ok(FromClient::Packet) => match self.registry.role(id) {
-                Some(Role::Connector) => {
-                    self.reply(id, datagram, received, row, now);
-                    return;
+                Some(Role::Connector) => self.reply(Sent::behind(0, id, datagram), row, now),
+                Some(Role::Agent) => {
+                    let connector = self.registry.route_implicit(id);
+                    self.ask_connector(Sent::behind(0, id, datagram), connector, row, now);
                 }
-                Some(Role::Agent) => self.registry.route_implicit(id),
-                None => Err(Unroutable::NotRegistered),
+                None => self.stats.dropped.not_registered += 1,
             },
-            Err(Malformed::NotAnIpPacket) => {
-                self.stats.dropped.not_ip += 1;
-                return;
-            }
-            Err(
-                Malformed::Empty | Malformed::Truncated | Malformed::UnknownType(_) | Malformed::InvalidValue,
-            ) => {
-                self.stats.dropped.malformed += 1;
-                return;
-            }
-        };
-        match connector {
-            Ok(connector) => {
-                if self.flows.outbound(id, connector, &mut datagram, now).is_err() {
-                    self.stats.dropped.flow_refused += 1;
-                    return;
-                }
-                if self.flows.wants_introduction(now) {
-                    datagram = self.introduce(id, connector, datagram);
-                }
-                row.connector = Some(connector);
-                self.relay(id, connector, datagram, received, row, now);
-            }
-            Err(Unroutable::NoConnector) => {
-                self.stats.dropped.no_connector += 1;
-                self.answer_unreachable(id, &datagram);
-            }
-            Err(Unroutable::NotRegistered) => self.stats.dropped.not_registered += 1,
-            Err(Unroutable::Ambiguous) => self.stats.dropped.ambiguous += 1,
+            Err(malformed) => self.count_malformed(malformed),
         }
     }
 
-    /// Tells a connector that asked who sends this packet: around it, or ahead of it if that does not fit.
-    fn introduce(&mut self, agent: ConnId, connector: ConnId, packet: Datagram) -> Datagram {
+    fn count_malformed(&mut self, malformed: Malformed) {
+        match malformed {
+            Malformed::NotAnIpPacket => self.stats.dropped.not_ip += 1,
+            Malformed::Empty | Malformed::Truncated | Malformed::UnknownType(_) | Malformed::InvalidValue => {
+                self.stats.dropped.malformed += 1;
+            }
+        }
+    }
+
+    /// An agent's packet goes to the connector of its service.
+    fn ask_connector(
+        &mut self,
+        sent: Sent,
+        connector: Result<ConnId, Unroutable>,
+        row: &mut Row,
+        now: Instant,
+    ) {
+        let Sent {
+            from,
+            mut packet,
+            stripped,
+            received,
+        } = sent;
+        let to = match connector {
+            Ok(connector) => connector,
+            Err(why) => return self.unroutable(from, why, &packet),
+        };
+        if self.flows.outbound(from, to, &mut packet, now).is_err() {
+            self.stats.dropped.flow_refused += 1;
+            return;
+        }
+        let (mut message, mut kept) = (packet, 0);
+        if self.speaks_v2(to) {
+            (message, kept) = self.wrap(from, message, stripped);
+        }
+        if self.flows.wants_introduction(now) {
+            message = self.introduce(from, to, message, &mut kept);
+        }
+        row.connector = Some(to);
+        let way = Way {
+            from,
+            to,
+            kept,
+            back: 0,
+            received,
+        };
+        self.relay(way, message, row, now);
+    }
+
+    fn unroutable(&mut self, agent: ConnId, why: Unroutable, packet: &[u8]) {
+        match why {
+            Unroutable::NoConnector => {
+                self.stats.dropped.no_connector += 1;
+                self.answer_unreachable(agent, packet);
+            }
+            Unroutable::NotRegistered => self.stats.dropped.not_registered += 1,
+            Unroutable::Ambiguous => self.stats.dropped.ambiguous += 1,
+        }
+    }
+
+    /// Puts the service before a packet again, for a connector that has one connection for all of its services; also
+    /// returns where the packet begins. It still stands there, except for an agent of v1 that has only one and never names it.
+    fn wrap(&self, agent: ConnId, mut packet: Datagram, stripped: usize) -> (Datagram, usize) {
+        if stripped > 0 {
+            packet.retreat(stripped);
+            return (packet, stripped);
+        }
+        let service = self
+            .registry
+            .only_service(agent)
+            .and_then(|name| ServiceId::parse(name).ok());
+        let Some(service) = service else {
+            return (packet, 0);
+        };
+        let prefix = routed_prefix(&service);
+        ([&prefix, &*packet].concat().into(), prefix.len())
+    }
+
+    /// Tells a connector that asked who sends this packet: around it, or ahead of it if that does not fit. The packet begins
+    /// behind `kept` bytes of the message.
+    fn introduce(
+        &mut self,
+        agent: ConnId,
+        connector: ConnId,
+        message: Datagram,
+        kept: &mut usize,
+    ) -> Datagram {
         if !self.session(connector).is_some_and(|session| session.asks_who) {
-            return packet;
+            return message;
         }
         let Some(Some(session)) = self.sessions.get_mut(agent.index as usize) else {
-            return packet;
+            return message;
         };
         let Some(identity) = session.identity.as_ref().filter(|_| session.id == agent) else {
-            return packet;
+            return message;
         };
         let introduction = session
             .introduction
             .get_or_insert_with(|| write_introduction(&identity.fingerprint().0, identity.name()));
         let room = self.pool.max_datagram_len(connector).unwrap_or(0);
-        let fits = introduction.len() + packet.len() <= room;
+        let fits = introduction.len() + message.len() <= room;
         // Enough to know the flow by: the headers, and eight bytes of the transport.
         let head = if fits {
-            packet.len()
+            message.len()
         } else {
-            packet.len().min(HEAD)
+            message.len().min(*kept + HEAD)
         };
-        let mut message = Vec::with_capacity(introduction.len() + head);
-        message.extend_from_slice(introduction);
-        message.extend(packet.iter().take(head));
+        let mut introduced = Vec::with_capacity(introduction.len() + head);
+        introduced.extend_from_slice(introduction);
+        introduced.extend(message.iter().take(head));
         self.stats.introductions += 1;
         if fits {
-            return message.into();
+            *kept += introduction.len();
+            return introduced.into();
         }
         // Lost with a full queue: the next packet of a flow without an answer is introduced, too.
-        let _ = self.pool.send_datagram(connector, message.into());
-        packet
+        let _ = self.pool.send_datagram(connector, introduced.into());
+        message
     }
 
-    /// A connector's packet goes to the agent whose packet opened the flow, and to nobody else.
-    fn reply(
-        &mut self,
-        connector: ConnId,
-        mut datagram: Datagram,
-        received: u64,
-        row: &mut Row,
-        now: Instant,
-    ) {
-        let Some(agent) = self.flows.inbound(connector, &mut datagram, now) else {
+    /// A connector's packet goes to the agent whose packet opened the flow, and to nobody else. A connector of v2 put the
+    /// service before it, and `row` holds its route; the agent must still use that service.
+    fn reply(&mut self, sent: Sent, row: &mut Row, now: Instant) {
+        let Sent {
+            from,
+            mut packet,
+            stripped,
+            received,
+        } = sent;
+        let Some(agent) = self.flows.inbound(from, &mut packet, now) else {
             self.stats.dropped.no_flow += 1;
             return;
         };
-        self.relay(connector, agent, datagram, received, row, now);
+        if stripped > 0
+            && !row
+                .route
+                .is_some_and(|route| self.registry.is_used_by(agent, route))
+        {
+            self.stats.dropped.not_registered += 1;
+            return;
+        }
+        let way = Way {
+            from,
+            to: agent,
+            kept: 0,
+            back: stripped,
+            received,
+        };
+        self.relay(way, packet, row, now);
     }
 
-    fn relay(
-        &mut self,
-        from: ConnId,
-        to: ConnId,
-        datagram: Datagram,
-        received: u64,
-        row: &mut Row,
-        now: Instant,
-    ) {
+    fn relay(&mut self, way: Way, message: Datagram, row: &mut Row, now: Instant) {
         // Only a packet that some path could refuse is worth the question.
-        if datagram.len() > ALWAYS_FITS {
+        if message.len() > ALWAYS_FITS {
             let room = match row.room {
-                Some((known, room)) if known == to => room,
-                Some(_) | None => self.pool.path_datagram_len(to).unwrap_or(usize::MAX),
+                Some((known, room)) if known == way.to => room,
+                Some(_) | None => self.pool.path_datagram_len(way.to).unwrap_or(usize::MAX),
             };
-            row.room = Some((to, room));
-            if datagram.len() > room {
-                return self.relay_oversized(from, to, &datagram, room, now);
+            row.room = Some((way.to, room));
+            if message.len() > room {
+                return self.relay_oversized(way, &message, room, now);
             }
         }
-        match self.pool.send_datagram(to, datagram) {
-            Ok(()) => {
-                self.stats.relayed += 1;
-                self.stats.relayed_bytes += received;
-            }
-            Err(DatagramError::Full) => self.stats.dropped.queue_full += 1,
-            Err(DatagramError::TooLarge) => self.stats.dropped.too_large += 1,
-            Err(DatagramError::NotReady) => self.stats.dropped.receiver_gone += 1,
+        let sent = self.pool.send_datagram(way.to, message);
+        if sent.is_ok() {
+            self.stats.relayed += 1;
+            self.stats.relayed_bytes += way.received;
         }
+        self.stats.dropped.count_unsent(sent);
     }
 
     /// A packet that the second half of its way does not carry: its sender is told the size that fits, or it is cut where its
     /// sender allows that (RFC 791 §2.3; IPv6 routers never cut).
-    fn relay_oversized(&mut self, from: ConnId, to: ConnId, datagram: &[u8], room: usize, now: Instant) {
+    fn relay_oversized(&mut self, way: Way, message: &Datagram, room: usize, now: Instant) {
         self.stats.dropped.too_large += 1;
-        let Ok(parsed) = packet::parse(datagram) else {
+        let Way {
+            from, to, kept, back, ..
+        } = way;
+        let (prefix, packet) = message.split_at(kept.min(message.len()));
+        let room = room.saturating_sub(kept);
+        let Ok(parsed) = packet::parse(packet) else {
             return;
         };
         let mut answer = Vec::new();
         let mtu = u16::try_from(room).unwrap_or(u16::MAX);
-        if packet::too_big(datagram, &parsed, mtu, &mut answer) {
+        if packet::too_big(packet, &parsed, mtu, &mut answer) {
             // It quotes the packet as its receiver would have seen it; the sender may know the flow by other addresses.
             let known = match self.registry.role(from) {
                 Some(Role::Agent) => self.flows.inbound(to, &mut answer, now) == Some(from),
@@ -200,14 +343,15 @@ impl<Q: Provider> Intermediate<Q> {
                 None => false,
             };
             if known {
+                let answer = [message.before(back), &answer].concat();
                 let _ = self.pool.send_datagram(from, answer.into());
             }
         } else if parsed.flow.source.is_ipv4() && parsed.fragment == Fragment::No {
             let id = self.fragment_id;
             self.fragment_id = id.wrapping_add(1);
             let pool = &mut self.pool;
-            packet::split(&datagram[..parsed.len], room, id, &mut |fragment| {
-                let _ = pool.send_datagram(to, fragment.into());
+            packet::split(&packet[..parsed.len], room, id, &mut |fragment| {
+                let _ = pool.send_datagram(to, [prefix, &fragment].concat().into());
             });
         }
     }

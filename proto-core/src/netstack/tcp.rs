@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::{CONNECT_TIMEOUT, FIRST_TRY, Flow, Netstack};
 use crate::backend::{FlowId, Refusal, Transport};
 use crate::expiring::Inserted;
-use crate::id::LaneId;
+use crate::id::ServiceIndex;
 use crate::quic::Datagram;
 use crate::routing::packet::{self, FiveTuple, Parsed, TcpFlags, Unreachable};
 use crate::tcp::Segment;
@@ -23,7 +23,7 @@ use session::{LINGER, Live, Rest};
 /// One TCP session.
 #[derive(Debug)]
 pub(super) struct Session {
-    lane: LaneId,
+    service: ServiceIndex,
     tuple: FiveTuple,
     /// Entered among the sessions that may send.
     entered: bool,
@@ -33,8 +33,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn lane(&self) -> LaneId {
-        self.lane
+    pub(super) fn service(&self) -> ServiceIndex {
+        self.service
     }
 
     pub(super) fn tuple(&self) -> FiveTuple {
@@ -53,10 +53,16 @@ enum Stage {
 }
 
 impl Netstack {
-    pub(super) fn on_tcp(&mut self, lane: LaneId, parsed: &Parsed, flags: TcpFlags, packet: Datagram) {
+    pub(super) fn on_tcp(
+        &mut self,
+        service: ServiceIndex,
+        parsed: &Parsed,
+        flags: TcpFlags,
+        packet: Datagram,
+    ) {
         let opens = flags.syn && !flags.ack && !flags.rst && !flags.fin;
-        let Some(id) = self.tcp.get(&(lane, parsed.flow)).copied() else {
-            return self.on_unknown(lane, parsed, opens, packet);
+        let Some(id) = self.tcp.get(&(service, parsed.flow)).copied() else {
+            return self.on_unknown(service, parsed, opens, packet);
         };
         let now = self.now;
         let Some(Flow::Tcp(session)) = self.flow(id) else {
@@ -81,20 +87,20 @@ impl Netstack {
             // The agent uses the port again (RFC 9293 §3.6.1).
             Stage::Lingering { .. } if opens => {
                 self.end(id, false);
-                self.on_syn(lane, parsed, packet);
+                self.on_syn(service, parsed, packet);
             }
             Stage::Lingering { .. } if flags.rst => self.end(id, false),
             Stage::Lingering { last_ack: Some(ack) } if flags.fin => {
                 let ack = ack.clone();
                 self.timers.set(id.index, Some(now + LINGER));
-                self.queue(lane, ack);
+                self.queue(service, ack);
             }
             Stage::Lingering { .. } => {}
         }
     }
 
     /// ICMP says that a segment of a session was too long for the path.
-    pub(super) fn on_segment_too_big(&mut self, key: (LaneId, FiveTuple), mtu: usize, sequence: u32) {
+    pub(super) fn on_segment_too_big(&mut self, key: (ServiceIndex, FiveTuple), mtu: usize, sequence: u32) {
         let id = self.tcp.get(&key).copied();
         let Some((id, live)) = id.and_then(|id| Some((id, self.live(id)?))) else {
             self.stats.unsupported += 1;
@@ -105,15 +111,15 @@ impl Netstack {
         self.after(id);
     }
 
-    fn on_unknown(&mut self, lane: LaneId, parsed: &Parsed, opens: bool, packet: Datagram) {
+    fn on_unknown(&mut self, service: ServiceIndex, parsed: &Parsed, opens: bool, packet: Datagram) {
         if opens {
-            self.on_syn(lane, parsed, packet);
+            self.on_syn(service, parsed, packet);
         } else {
-            self.answer_reset(lane, parsed, &packet);
+            self.answer_reset(service, parsed, &packet);
         }
     }
 
-    fn on_syn(&mut self, lane: LaneId, parsed: &Parsed, syn: Datagram) {
+    fn on_syn(&mut self, service: ServiceIndex, parsed: &Parsed, syn: Datagram) {
         if Segment::parse(parsed, &syn).is_none() {
             self.stats.malformed += 1;
             return;
@@ -123,11 +129,13 @@ impl Netstack {
         {
             self.end(oldest, false);
         }
-        let holder = self.lanes.holder(lane, parsed.flow.source);
-        let pending = self.tcp_pending.get(&holder).copied().unwrap_or(0);
-        if self.tcp.len() >= self.limits.tcp_sessions {
+        let pending = self.tcp_pending.get(&parsed.flow.source).copied().unwrap_or(0);
+        // While the tunnel is blocked, sessions may come and go without their turn ever coming.
+        let crowded = self.tunnel.entered(service) >= 4 * self.limits.tcp_sessions;
+        let full = self.tcp.len() >= self.limits.tcp_sessions || crowded;
+        if full {
             self.stats.tcp_full += 1;
-            self.answer_reset(lane, parsed, &syn);
+            self.answer_reset(service, parsed, &syn);
             return;
         }
         if pending >= self.limits.tcp_pending_per_source {
@@ -135,7 +143,7 @@ impl Netstack {
             self.stats.tcp_backlog += 1;
             return;
         }
-        let Some(pick) = self.pick(lane, Transport::Tcp, parsed, &syn) else {
+        let Some(pick) = self.pick(service, Transport::Tcp, parsed, &syn) else {
             return;
         };
         let patience = if pick.alternative {
@@ -145,15 +153,15 @@ impl Netstack {
         };
         let until = self.now + patience;
         let session = Session {
-            lane,
+            service,
             tuple: parsed.flow,
             entered: false,
             pending: true,
             stage: Stage::Pending { syn, until },
         };
         let flow = self.open(Flow::Tcp(Box::new(session)), Transport::Tcp, pick);
-        self.tcp.insert((lane, parsed.flow), flow);
-        *self.tcp_pending.entry(holder).or_insert(0) += 1;
+        self.tcp.insert((service, parsed.flow), flow);
+        *self.tcp_pending.entry(parsed.flow.source).or_insert(0) += 1;
         self.timers.set(flow.index, Some(until));
         self.stats.tcp_sessions += 1;
     }
@@ -187,14 +195,14 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
-        let (lane, tuple) = (session.lane, session.tuple);
+        let (service, tuple) = (session.service, session.tuple);
         if !matches!(session.stage, Stage::Pending { .. }) {
             self.on_tcp_broken(id);
             return;
         }
         if let Some(next) = self.try_another(id, reason) {
             let last = self.now + (CONNECT_TIMEOUT - FIRST_TRY);
-            self.tcp.insert((lane, tuple), next);
+            self.tcp.insert((service, tuple), next);
             self.timers.set(next.index, Some(last));
             if let Some(Flow::Tcp(session)) = self.flow(next)
                 && let Stage::Pending { until, .. } = &mut session.stage
@@ -214,9 +222,9 @@ impl Netstack {
         self.end(id, false);
         let Ok(parsed) = packet::parse(&syn) else { return };
         match reason {
-            Refusal::Refused | Refusal::Exhausted => self.answer_reset(lane, &parsed, &syn),
+            Refusal::Refused | Refusal::Exhausted => self.answer_reset(service, &parsed, &syn),
             Refusal::TimedOut | Refusal::Unreachable => {
-                self.answer_unreachable(lane, &parsed, &syn, Unreachable::Host);
+                self.answer_unreachable(service, &parsed, &syn, Unreachable::Host);
             }
         }
     }
@@ -247,8 +255,8 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return None;
         };
-        let lane = session.lane;
-        let mtu = self.lanes.mtu(lane)?;
+        let service = session.service;
+        let mtu = *self.mtu.get(usize::from(service.0))?;
         if let Some(segment) = self.live(id)?.send(mtu, now) {
             return Some(segment.into());
         }
@@ -357,9 +365,9 @@ impl Netstack {
     fn after(&mut self, id: FlowId) {
         self.notice(id);
         if let Some(Flow::Tcp(session)) = self.flow(id) {
-            let lane = session.lane;
+            let service = session.service;
             if !std::mem::replace(&mut session.entered, true) {
-                self.lanes.enter(lane, id);
+                self.tunnel.enter(service, id);
             }
         }
     }
@@ -430,13 +438,13 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
-        let lane = session.lane;
+        let service = session.service;
         match &mut session.stage {
             Stage::Pending { syn, .. } => {
                 let syn = std::mem::take(syn);
                 self.end(id, true);
                 if let Ok(parsed) = packet::parse(&syn) {
-                    self.answer_reset(lane, &parsed, &syn);
+                    self.answer_reset(service, &parsed, &syn);
                 }
             }
             Stage::Live(_) => {
@@ -468,10 +476,7 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.forget(id) else {
             return;
         };
-        self.tcp.remove(&(session.lane, session.tuple));
-        if session.entered {
-            self.lanes.abandon(session.lane, &self.slots);
-        }
+        self.tcp.remove(&(session.service, session.tuple));
         if let Stage::Lingering { .. } = session.stage {
             self.lingering.remove(&id);
         }
@@ -485,15 +490,14 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
+        let source = session.tuple.source;
         if !std::mem::replace(&mut session.pending, false) {
             return;
         }
-        let (lane, source) = (session.lane, session.tuple.source);
-        let holder = self.lanes.holder(lane, source);
-        if let Some(pending) = self.tcp_pending.get_mut(&holder) {
+        if let Some(pending) = self.tcp_pending.get_mut(&source) {
             *pending -= 1;
             if *pending == 0 {
-                self.tcp_pending.remove(&holder);
+                self.tcp_pending.remove(&source);
             }
         }
     }

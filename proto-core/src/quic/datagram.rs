@@ -16,6 +16,16 @@ impl Datagram {
         self.start = (self.start + count).min(self.bytes.len());
     }
 
+    /// Takes `count` bytes back that were dropped from the front (all, if there were fewer).
+    pub fn retreat(&mut self, count: usize) {
+        self.start = self.start.saturating_sub(count);
+    }
+
+    /// The last `count` bytes that were dropped from the front (all, if there were fewer).
+    pub fn before(&self, count: usize) -> &[u8] {
+        &self.bytes[self.start.saturating_sub(count)..self.start]
+    }
+
     /// Drops everything past the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.bytes.truncate(self.start + len);

@@ -174,6 +174,26 @@ impl Registry {
         newer && self.client(holder).is_none_or(|client| client.owner == owner)
     }
 
+    /// Ends one registration of a connection; whether there was one.
+    pub fn unregister(&mut self, conn: ConnId, service: &[u8]) -> bool {
+        let Some(slot) = self.by_name.get(service).copied() else {
+            return false;
+        };
+        let Some(client) = self.client_mut(conn) else {
+            return false;
+        };
+        let Some(at) = client.services.iter().position(|held| *held == slot) else {
+            return false;
+        };
+        client.services.swap_remove(at);
+        let (role, last) = (client.role, client.services.is_empty());
+        if last {
+            self.take_client(conn);
+        }
+        self.leave(conn, role, slot);
+        true
+    }
+
     /// Forgets everything about a connection.
     pub fn remove(&mut self, conn: ConnId) {
         let Some(client) = self.take_client(conn) else {
@@ -225,6 +245,42 @@ impl Registry {
         Ok(connector)
     }
 
+    /// Whether `connector` publishes a service, for its own packets: the way back, as [`Registry::route_again`] is the way there.
+    pub fn publishes_again(&self, connector: ConnId, service: &[u8], last: &mut Option<Route>) -> bool {
+        if last.is_some_and(
+            |Route {
+                 slot,
+                 connector: known,
+             }| {
+                known == connector
+                    && self
+                        .services
+                        .get(slot.0)
+                        .is_some_and(|known| *known.name == *service)
+            },
+        ) {
+            return true;
+        }
+        let slot = self.by_name.get(service).copied();
+        *last = slot
+            .filter(|slot| self.connector(*slot) == Some(connector))
+            .map(|slot| Route { slot, connector });
+        last.is_some()
+    }
+
+    /// Whether an agent uses the service of a route.
+    pub fn is_used_by(&self, agent: ConnId, route: Route) -> bool {
+        self.uses.contains_key(&(agent, route.slot))
+    }
+
+    /// The only service of an agent.
+    pub fn only_service(&self, agent: ConnId) -> Option<&[u8]> {
+        match self.client(agent)?.services.as_slice() {
+            [slot] => Some(&self.services.get(slot.0)?.name),
+            _ => None,
+        }
+    }
+
     /// The connector to which a bare packet of `agent` goes: that of its only service.
     ///
     /// # Errors
@@ -236,6 +292,14 @@ impl Registry {
             [slot] => self.connector(*slot).ok_or(Unroutable::NoConnector),
             [_, _, ..] => Err(Unroutable::Ambiguous),
         }
+    }
+
+    /// Whether a connection is registered for a service.
+    pub fn holds(&self, conn: ConnId, service: &[u8]) -> bool {
+        let slot = self.by_name.get(service).copied();
+        let role = self.role(conn);
+        slot.zip(role)
+            .is_some_and(|(slot, role)| self.is_registered(conn, role, slot))
     }
 
     /// As what a connection is registered; `None` if it holds no registration.

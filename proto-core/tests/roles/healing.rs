@@ -266,7 +266,8 @@ pub(crate) fn goodbye_is_said_and_heard<Q: Quic>(quic: Q) {
         ),
         IntermediateEvent::Connected { .. }
         | IntermediateEvent::Registered { .. }
-        | IntermediateEvent::Refused { .. } => false,
+        | IntermediateEvent::Refused { .. }
+        | IntermediateEvent::Withdrawn { .. } => false,
     };
     scene.world.run_for(Duration::from_secs(10));
     assert!(

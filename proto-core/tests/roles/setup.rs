@@ -15,6 +15,7 @@ use proto_core::sim::{Clock, HostId, LinkConfig, MachineHost, ManualClock, World
 use virtual_clock::VirtualClock;
 
 use crate::raw::Raw;
+use crate::speaker::Speaker;
 
 /// Where the intermediate is.
 pub(crate) const RELAY: &str = "192.0.2.1:4433";
@@ -25,6 +26,12 @@ pub(crate) const RELAY_NAME: &str = "relay.test";
 /// The round trip of every path in these worlds is twice this.
 pub(crate) const DELAY: Duration = Duration::from_millis(10);
 
+/// The protocols of a client of v1.
+const V1: &[&[u8]] = &[b"ztna-v1"];
+
+/// The protocols of an intermediate, and of a client of v2.
+const BOTH: &[&[u8]] = &[b"ztna-v2", b"ztna-v1"];
+
 /// A QUIC implementation as the stories need it.
 pub(crate) trait Quic: 'static {
     type Provider: Provider + 'static;
@@ -34,6 +41,8 @@ pub(crate) trait Quic: 'static {
     fn server(&mut self) -> Self::Provider;
     /// A client with a certificate of its own that carries these names.
     fn client(&mut self, names: &[&str]) -> Self::Provider;
+    /// The same, and it offers `ztna-v2` first.
+    fn speaker(&mut self, names: &[&str]) -> Self::Provider;
     /// Several clients that share one certificate: one process, started again and again.
     fn same_client(&mut self, names: &[&str], count: usize) -> Vec<Self::Provider>;
 }
@@ -63,9 +72,9 @@ impl FakeQuic {
         }
     }
 
-    fn provider(&mut self, names: &[&str]) -> FakeProvider {
+    fn provider(&mut self, names: &[&str], protocols: &[&[u8]]) -> FakeProvider {
         let certificate = self.certificate(names);
-        self.provider_of(certificate)
+        self.provider_of(certificate, protocols)
     }
 
     fn certificate(&self, names: &[&str]) -> FakeCertificate {
@@ -84,8 +93,8 @@ impl FakeQuic {
         }
     }
 
-    fn provider_of(&mut self, certificate: FakeCertificate) -> FakeProvider {
-        let mut config = FakeConfig::new(&[b"ztna-v1"]);
+    fn provider_of(&mut self, certificate: FakeCertificate, protocols: &[&[u8]]) -> FakeProvider {
+        let mut config = FakeConfig::new(protocols);
         config.certificate = Some(certificate);
         config.trust = Trust::Issuers(vec![1]);
         config.require_client_certificate = true;
@@ -102,17 +111,21 @@ impl Quic for FakeQuic {
     }
 
     fn server(&mut self) -> FakeProvider {
-        self.provider(&[RELAY_NAME])
+        self.provider(&[RELAY_NAME], BOTH)
     }
 
     fn client(&mut self, names: &[&str]) -> FakeProvider {
-        self.provider(names)
+        self.provider(names, V1)
+    }
+
+    fn speaker(&mut self, names: &[&str]) -> FakeProvider {
+        self.provider(names, BOTH)
     }
 
     fn same_client(&mut self, names: &[&str], count: usize) -> Vec<FakeProvider> {
         let certificate = self.certificate(names);
         (0..count)
-            .map(|_| self.provider_of(certificate.clone()))
+            .map(|_| self.provider_of(certificate.clone(), V1))
             .collect()
     }
 }
@@ -134,11 +147,19 @@ impl Quic for RealQuic {
     }
 
     fn server(&mut self) -> QuicheProvider {
-        self.0.provider(true, &[RELAY_NAME])
+        let mut config = self.0.config(true, &[RELAY_NAME]);
+        config.alpn = BOTH.iter().map(|protocol| protocol.to_vec()).collect();
+        QuicheProvider::new(&config).unwrap()
     }
 
     fn client(&mut self, names: &[&str]) -> QuicheProvider {
         self.0.provider(false, names)
+    }
+
+    fn speaker(&mut self, names: &[&str]) -> QuicheProvider {
+        let mut config = self.0.config(false, names);
+        config.alpn = BOTH.iter().map(|protocol| protocol.to_vec()).collect();
+        QuicheProvider::new(&config).unwrap()
     }
 
     fn same_client(&mut self, names: &[&str], count: usize) -> Vec<QuicheProvider> {
@@ -168,6 +189,7 @@ fn der(identity: &PemIdentity) -> Vec<u8> {
 }
 
 pub(crate) type Relay<Q> = MachineHost<Intermediate<<Q as Quic>::Provider>>;
+pub(crate) type SpeakerHost<Q> = MachineHost<Speaker<<Q as Quic>::Provider>>;
 pub(crate) type RawHost<Q> = MachineHost<Raw<<Q as Quic>::Provider>>;
 
 /// A world with an intermediate, to which clients are added.
@@ -191,6 +213,17 @@ impl<Q: Quic> Scene<Q> {
         let provider = self.quic.client(names);
         let raw = Raw::new(provider, address, self.world.draw_seed(), self.world.now());
         let host = self.world.add(name, address, MachineHost::new(raw));
+        self.world
+            .run_until(|world| world[host].machine.is_connected(), Duration::from_secs(5));
+        self.world.run_for(4 * DELAY);
+        host
+    }
+
+    /// A client that speaks v2 and has not said anything; connected when this returns.
+    pub(crate) fn silent(&mut self, name: &str, address: &str, names: &[&str]) -> HostId<SpeakerHost<Q>> {
+        let provider = self.quic.speaker(names);
+        let speaker = Speaker::new(provider, address, self.world.draw_seed(), self.world.now());
+        let host = self.world.add(name, address, MachineHost::new(speaker));
         self.world
             .run_until(|world| world[host].machine.is_connected(), Duration::from_secs(5));
         self.world.run_for(4 * DELAY);

@@ -214,7 +214,7 @@ impl Inbound {
             let mut out = match forwarding.current.take() {
                 Some(out) => out,
                 None => {
-                    let Some(run) = forwarding.runs.runs().nth(forwarding.done) else {
+                    let Some(run) = forwarding.runs.run(forwarding.done) else {
                         break;
                     };
                     forwarding.done += 1;
