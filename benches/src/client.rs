@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use proto_core::config::limits::{MAX_UDP_PAYLOAD, SEND_QUEUE};
 use proto_core::id::{ConnId, ServiceId};
 use proto_core::machine::{FourTuple, Received, Transmit, Wake};
-use proto_core::quic::{CannotConnect, Datagram, DatagramError, Pool, PoolConfig, PoolEvent, Provider};
+use proto_core::quic::{
+    Admission, CannotConnect, Datagram, DatagramError, Pool, PoolConfig, PoolEvent, Provider,
+};
 use proto_core::rng::{Rng, Seed};
 use proto_core::wire::datagram::{FromIntermediate, Role, parse_from_intermediate, write_register};
 
@@ -61,8 +63,8 @@ impl<Q: Provider> Client<Q> {
     /// A socket without connections.
     pub fn new(config: ClientConfig, provider: Q, seed: &Seed, now: Instant) -> Self {
         let pool = PoolConfig {
-            accept: false,
-            retry: false,
+            admission: Admission::Nobody,
+            raw: false,
             reset_key: None,
             max_connections: config.max_connections,
             max_handshakes: config.max_connections,

@@ -12,16 +12,11 @@ use proto_core::config::timing::IDLE_TIMEOUT;
 use proto_core::quic::quiche::{
     CLIENT_GROUPS, ConfigError, PemIdentity, QuicheConfig, QuicheProvider, SERVER_GROUPS, Verify,
 };
+use proto_core::quic::{ALPN_V1, ALPN_V2};
 use ring::hkdf;
 
 use crate::pki;
 use crate::settings::{Input, Settings, SettingsError, describe};
-
-/// The application protocol of `ztna-v1`.
-const V1: &[u8] = b"ztna-v1";
-
-/// That of `ztna-v2`, which an intermediate prefers.
-const V2: &[u8] = b"ztna-v2";
 
 /// A PEM file larger than this is something else.
 const MAX_PEM: u64 = 1 << 20;
@@ -59,9 +54,10 @@ pub fn load(settings: &Settings, end: End, insecure_dev: bool) -> Result<Tls, Se
     let reset_key = identity.as_ref().and_then(|identity| reset_key(&identity.key));
     let config = QuicheConfig {
         alpn: match end {
-            End::Server => vec![V2.to_vec(), V1.to_vec()],
-            End::Client => vec![V1.to_vec()],
+            End::Server => vec![ALPN_V2.to_vec(), ALPN_V1.to_vec()],
+            End::Client => vec![ALPN_V1.to_vec()],
         },
+        session_alpn: Vec::new(),
         identity,
         trusted,
         verify: if insecure_dev {

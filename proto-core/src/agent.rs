@@ -12,7 +12,7 @@ use crate::config::{AgentConfig, AgentService};
 use crate::id::{ServiceId, ServiceIndex};
 use crate::link::{Link, LinkEvent, LinkStats};
 use crate::machine::{Deadline, Forward, Machine, Received, SendError, Transmit, Tunnel, Wake};
-use crate::quic::{Datagram, DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::quic::{Admission, Datagram, DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::rng::{Rng, Seed};
 use crate::routing::packet;
 use crate::routing::table::{RouteTable, endpoints};
@@ -107,8 +107,8 @@ impl<Q: Provider> Agent<Q> {
         let mut rng = Rng::new(seed);
         let routes = routes(&config.services, &mut rng);
         let pool_config = PoolConfig {
-            accept: false,
-            retry: false,
+            admission: Admission::Nobody,
+            raw: false,
             reset_key: None,
             // The connection in use and one that is still saying goodbye.
             max_connections: 4,

@@ -95,11 +95,9 @@ impl ConnectorConfig {
     /// What its network stack is configured with.
     pub(crate) fn netstack(&self) -> NetstackConfig {
         let services = self.services.iter().map(ConnectorService::netstack);
-        // Any IPv6 path carries 1,280; the live connection says what this one carries.
         NetstackConfig {
             services: services.collect(),
             limits: self.limits,
-            mtu: 1280,
         }
     }
 }

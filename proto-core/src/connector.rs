@@ -22,7 +22,7 @@ use crate::id::{ConnId, ServiceId, ServiceIndex};
 use crate::link::{Link, LinkEvent, LinkStats};
 use crate::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Wake};
 use crate::netstack::{Netstack, NetstackStats};
-use crate::quic::{DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::quic::{Admission, DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::rng::{Rng, Seed};
 use crate::service::{BackendStatus, ServiceEvent};
 use crate::timer::DeadlineIndex;
@@ -116,8 +116,8 @@ impl<Q: Provider> Connector<Q> {
         let count = config.services.len();
         let links = 2 * count.max(MAX_SERVICES) + 2;
         let pool_config = PoolConfig {
-            accept: false,
-            retry: false,
+            admission: Admission::Nobody,
+            raw: false,
             reset_key: None,
             // One in use per service, and one that is still saying goodbye.
             max_connections: links,
@@ -241,12 +241,13 @@ impl<Q: Provider> Connector<Q> {
             match published.link.on_datagram(&mut self.pool, datagram, now) {
                 Some((packet, None)) => {
                     self.stats.received += 1;
-                    self.netstack.handle_packet(service, packet, now);
+                    self.netstack.handle_packet(published.lane, packet, now);
                 }
                 Some((packet, Some((fingerprint, name)))) => {
                     self.stats.received += 1;
                     let agent = (fingerprint, &*name);
-                    self.netstack.handle_introduced(service, agent, packet, now);
+                    self.netstack
+                        .handle_introduced(published.lane, agent, packet, now);
                 }
                 None => {}
             }
@@ -260,8 +261,10 @@ impl<Q: Provider> Connector<Q> {
 
     /// Moves packets from the netstack to the links while those have room.
     fn pump(&mut self, now: Instant) {
-        while let Some(service) = self.netstack.poll_ready() {
-            self.activate(service);
+        while let Some(lane) = self.netstack.poll_ready() {
+            if let Some(service) = self.netstack.lane_service(lane) {
+                self.activate(service);
+            }
         }
         while let Some(service) = self.active.pop_front() {
             let index = usize::from(service.0);
@@ -275,15 +278,15 @@ impl<Q: Provider> Connector<Q> {
         let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
             return;
         };
-        let link = &mut published.link;
+        let Published { link, lane, .. } = published;
         let Some(id) = link.connection() else { return };
         // Segments are cut for what can be sent now.
         if let Some(mtu) = self.pool.max_datagram_len(id) {
-            self.netstack.set_mtu(service, mtu);
+            self.netstack.set_mtu(*lane, mtu);
         }
         let mut room = self.pool.datagram_space(id);
         while room > 0 {
-            let Some(packet) = self.netstack.poll_packet(service, now) else {
+            let Some(packet) = self.netstack.poll_packet(*lane, now) else {
                 return;
             };
             room -= 1;
@@ -307,7 +310,9 @@ impl<Q: Provider> Connector<Q> {
 
     fn adopt_mtu(&mut self, id: ConnId) {
         if let (Some(service), Some(mtu)) = (self.service_of(id), self.pool.max_datagram_len(id)) {
-            self.netstack.set_mtu(service, mtu);
+            if let Some(Some(published)) = self.services.get(usize::from(service.0)) {
+                self.netstack.set_mtu(published.lane, mtu);
+            }
             self.activate(service);
         }
     }

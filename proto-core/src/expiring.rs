@@ -149,6 +149,11 @@ impl<K: Clone + Eq + Hash, V> Expiring<K, V> {
         touched.checked_add(idle)
     }
 
+    /// The keys of all entries, in no order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.entries.iter().map(|(_, entry)| &entry.key)
+    }
+
     fn take(&mut self, index: usize) -> Option<(K, V)> {
         self.order.unlink(&mut self.entries, index);
         let entry = self.entries.try_remove(index)?;

@@ -11,6 +11,15 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// A lane of the connector's netstack: one way in and out of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId {
+    /// The slot, dense: usable as an index.
+    pub index: u32,
+    /// Which use of the slot.
+    pub generation: u32,
+}
+
 /// The position of a service in a role's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceIndex(pub u16);

@@ -30,7 +30,7 @@ use crate::id::ConnId;
 use crate::link::CODE_GOODBYE;
 use crate::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit, Wake};
 use crate::quic::identity::{Authority, Identity};
-use crate::quic::{CloseReason, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::quic::{ALPN_V2, Admission, CloseReason, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::registration::Registry;
 use crate::rng::{Rng, Seed};
 use crate::routing::flow::{FlowStats, FlowTable};
@@ -39,9 +39,6 @@ use crate::wire::control::ControlMessage;
 use crate::wire::datagram::write_observed;
 use outbox::Outbox;
 use session::{Allowance, Control, Session};
-
-/// The application protocol of clients with a control stream.
-const ALPN_V2: &[u8] = b"ztna-v2";
 
 /// The intermediate's machine.
 #[derive(Debug)]
@@ -80,8 +77,8 @@ impl<Q: Provider> Intermediate<Q> {
         let mut rng = Rng::new(seed);
         let limits = config.limits;
         let pool_config = PoolConfig {
-            accept: true,
-            retry: config.retry,
+            admission: Admission::Anybody { retry: config.retry },
+            raw: false,
             reset_key: config.reset_key,
             max_connections: limits.connections,
             max_handshakes: limits.handshakes,

@@ -5,12 +5,14 @@
 //! to. It knows neither QUIC nor sockets: packets for the tunnel are taken only while the tunnel has room, bytes for and
 //! from backends only when the shell's sockets are ready, so that back-pressure reaches through in both directions.
 //!
-//! Packets are demultiplexed by (service, 5-tuple); nothing scans sessions. Fragments are put together first, and what
-//! is too long for the tunnel is cut, so that services see and send datagrams of any size.
+//! Packets come and go by lanes, each a way in and out of one service (`lane`), and are demultiplexed by (lane, 5-tuple);
+//! nothing scans sessions. Fragments are put together first, and what is too long for the tunnel is cut, so that services
+//! see and send datagrams of any size.
 
 mod backends;
 mod fragments;
 mod icmp;
+mod lane;
 mod live;
 mod output;
 mod tcp;
@@ -25,8 +27,9 @@ use ::slab::Slab;
 use crate::backend::{FlowId, FromBackend, ToBackend};
 use crate::expiring::Expiring;
 use crate::expiring::grouped::Grouped;
+use crate::expiring::list::{Linked, Links};
 use crate::forward::is_internal;
-use crate::id::ServiceIndex;
+use crate::id::{LaneId, ServiceIndex};
 use crate::quic::Datagram;
 use crate::rng::{Rng, SeededMap};
 use crate::routing::packet::{self, FiveTuple, Fragment, Kind, Parsed, Unreachable};
@@ -36,7 +39,8 @@ use crate::service::{Offer, Services, TargetId};
 use crate::tcp::{Algorithm, Budget, Config, IsnSource};
 use crate::timer::DeadlineIndex;
 use icmp::Allowance;
-use output::{BackendQueue, TunnelQueues};
+use lane::{Holder, Lanes};
+use output::BackendQueue;
 use tcp::Session;
 
 /// Silence after which a UDP flow is forgotten (RFC 4787 §4.3 asks for at least 2 minutes).
@@ -61,12 +65,12 @@ pub struct NetstackService {
     pub virtual_addresses: Vec<IpAddr>,
 }
 
-/// Table sizes of a stack.
+/// Table sizes of a stack. An agent is an address, or a lane if that is one agent's alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetstackLimits {
     /// TCP sessions.
     pub tcp_sessions: usize,
-    /// TCP sessions of one agent address that wait for their backend or for the end of their handshake.
+    /// TCP sessions of one agent that wait for their backend or for the end of their handshake.
     pub tcp_pending_per_source: usize,
     /// Bytes that one TCP session may buffer in each direction. Buffers begin with nothing and grow with the product of
     /// bandwidth and delay.
@@ -75,14 +79,16 @@ pub struct NetstackLimits {
     pub tcp_memory: usize,
     /// What decides how fast TCP sessions send.
     pub congestion: Algorithm,
-    /// UDP flows; each is a socket of the shell. Beyond it the agent address with most of them gives up its oldest.
+    /// UDP flows; each is a socket of the shell. Beyond it the agent with most of them gives up its oldest.
     pub udp_flows: usize,
-    /// UDP flows of one agent address; beyond it the oldest of its own gives way.
+    /// UDP flows of one agent; beyond it the oldest of its own gives way.
     pub udp_flows_per_source: usize,
     /// Fragments of agents that wait for the rest of their packet.
     pub reassembly: ReassemblyLimits,
-    /// Packets that wait for one service's tunnel, TCP segments not counted: those are made when there is room.
+    /// Packets that wait for one lane, TCP segments not counted: those are made when there is room.
     pub tunnel_queue: usize,
+    /// Packets that wait for all lanes together; near it each may have half of what is left.
+    pub tunnel_packets: usize,
     /// UDP payloads that wait for backend sockets.
     pub backend_queue: usize,
 }
@@ -99,6 +105,7 @@ impl Default for NetstackLimits {
             udp_flows_per_source: 1024,
             reassembly: ReassemblyLimits::default(),
             tunnel_queue: 2048,
+            tunnel_packets: 65_536,
             backend_queue: 4096,
         }
     }
@@ -122,8 +129,6 @@ pub struct NetstackConfig {
     pub services: Vec<NetstackService>,
     /// Table sizes.
     pub limits: NetstackLimits,
-    /// The largest packet for the tunnel until the live connection says otherwise.
-    pub mtu: usize,
 }
 
 /// Counters of a stack.
@@ -197,11 +202,20 @@ pub struct NetstackStats {
 #[derive(Debug)]
 enum Flow {
     Udp {
-        service: ServiceIndex,
+        lane: LaneId,
         tuple: FiveTuple,
         opened: bool,
     },
     Tcp(Box<Session>),
+}
+
+impl Flow {
+    fn lane(&self) -> LaneId {
+        match self {
+            Self::Udp { lane, .. } => *lane,
+            Self::Tcp(session) => session.lane(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -212,10 +226,18 @@ struct Slot {
     target: Option<TargetId>,
     /// Whether it was tried over with another backend.
     retried: bool,
-    /// The agent, if the intermediate introduced it.
+    /// The agent, if it is known.
     peer: Option<Arc<Peer>>,
     /// What a TCP backend is sent before the agent's bytes, as far as it is not sent yet.
     preamble: Vec<u8>,
+    /// Its place among the flows of its lane.
+    links: Links,
+}
+
+impl Linked for Slot {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
 }
 
 /// The stack.
@@ -227,24 +249,23 @@ pub struct Netstack {
     /// The agent of the packet that is being handled, if that was introduced.
     arriving: Option<Arc<Peer>>,
     /// Agents of flows that have no slot: echo requests, and flows that are introduced before their first packet.
-    known: Expiring<(ServiceIndex, FiveTuple), Arc<Peer>>,
-    mtu: Vec<usize>,
+    known: Expiring<(LaneId, FiveTuple), Arc<Peer>>,
+    lanes: Lanes,
     limits: NetstackLimits,
     slots: Slab<Slot>,
     generation: u32,
-    tcp: SeededMap<(ServiceIndex, FiveTuple), FlowId>,
+    tcp: SeededMap<(LaneId, FiveTuple), FlowId>,
     /// What the buffers of all sessions share.
     tcp_memory: Budget,
-    /// Sessions of each agent address that have not completed their handshake.
-    tcp_pending: SeededMap<IpAddr, usize>,
+    /// Sessions of each agent that have not completed their handshake.
+    tcp_pending: SeededMap<Holder, usize>,
     /// Sessions of which only the memory is left.
     lingering: Expiring<FlowId, ()>,
-    udp: Grouped<IpAddr, (ServiceIndex, FiveTuple), FlowId>,
-    fragments: Reassembler<ServiceIndex>,
+    udp: Grouped<Holder, (LaneId, FiveTuple), FlowId>,
+    fragments: Reassembler<LaneId, Holder>,
     icmp: Allowance,
     /// Timers of TCP sessions, by slot.
     timers: DeadlineIndex,
-    tunnel: TunnelQueues,
     backend: BackendQueue,
     isn: IsnSource,
     rng: Rng,
@@ -255,11 +276,7 @@ pub struct Netstack {
 impl Netstack {
     /// A stack without flows.
     pub fn new(config: NetstackConfig, mut rng: Rng, now: Instant) -> Self {
-        let NetstackConfig {
-            services,
-            limits,
-            mtu,
-        } = config;
+        let NetstackConfig { services, limits } = config;
         let count = services.len();
         let mut addresses = Vec::with_capacity(count);
         let mut machine = Services::new(rng.fork());
@@ -268,8 +285,7 @@ impl Netstack {
             machine.install(ServiceIndex(index), service.offer, now);
         }
         Self {
-            mtu: vec![mtu; count],
-            tunnel: TunnelQueues::new(count, limits.tunnel_queue),
+            lanes: Lanes::new(limits.tunnel_queue, limits.tunnel_packets),
             backend: BackendQueue::new(limits.backend_queue),
             addresses,
             services: machine,
@@ -306,16 +322,17 @@ impl Netstack {
         self.slots.len()
     }
 
-    /// Tells the largest packet that a service's tunnel carries now.
-    pub fn set_mtu(&mut self, service: ServiceIndex, mtu: usize) {
-        if let Some(current) = self.mtu.get_mut(usize::from(service.0)) {
-            *current = mtu;
-        }
+    /// Tells the largest packet that a lane carries now.
+    pub fn set_mtu(&mut self, lane: LaneId, mtu: usize) {
+        self.lanes.set_mtu(lane, mtu);
     }
 
-    /// Takes one packet of an agent for a service.
-    pub fn handle_packet(&mut self, service: ServiceIndex, packet: Datagram, now: Instant) {
+    /// Takes one packet that came in by a lane.
+    pub fn handle_packet(&mut self, lane: LaneId, packet: Datagram, now: Instant) {
         self.advance(now);
+        let Some(service) = self.lanes.service(lane) else {
+            return;
+        };
         let Some(addresses) = self.addresses.get(usize::from(service.0)) else {
             return;
         };
@@ -340,46 +357,51 @@ impl Netstack {
             return;
         }
         if parsed.fragment != Fragment::No {
-            self.on_fragment(service, &parsed, &packet);
+            self.on_fragment(lane, &parsed, &packet);
             return;
         }
         match parsed.kind {
-            Kind::Udp => self.on_udp(service, &parsed, packet),
-            Kind::Tcp(flags) => self.on_tcp(service, &parsed, flags, packet),
-            Kind::EchoRequest if self.admits_echo(service, &parsed, &packet) => {
-                self.on_echo(service, &parsed, &packet);
+            Kind::Udp => self.on_udp(lane, &parsed, packet),
+            Kind::Tcp(flags) => self.on_tcp(lane, &parsed, flags, packet),
+            Kind::EchoRequest if self.admits_echo((lane, service), &parsed, &packet) => {
+                self.on_echo(lane, &parsed, &packet);
             }
             Kind::EchoRequest => {}
-            Kind::IcmpError => self.on_icmp_error(service, &parsed, &packet),
+            Kind::IcmpError => self.on_icmp_error(lane, &parsed, &packet),
             Kind::EchoReply | Kind::Other => self.stats.unsupported += 1,
         }
     }
 
-    /// The next packet for a service's tunnel. Call it only while the tunnel has room.
-    pub fn poll_packet(&mut self, service: ServiceIndex, now: Instant) -> Option<Datagram> {
+    /// The next packet that leaves by a lane. Call it only while there is room for it.
+    pub fn poll_packet(&mut self, lane: LaneId, now: Instant) -> Option<Datagram> {
         self.advance(now);
         // Ready packets and sessions take turns, so that neither can starve the other.
-        let packets_first = self.tunnel.turn(service);
-        if packets_first && let Some(packet) = self.tunnel.pop(service) {
+        let packets_first = self.lanes.turn(lane);
+        if packets_first && let Some(packet) = self.lanes.pop(lane) {
             return Some(packet);
         }
-        while let Some(flow) = self.tunnel.next_session(service) {
+        while let Some(flow) = self.lanes.next_session(lane) {
+            let ended = self.flow(flow).is_none();
             if let Some(segment) = self.tcp_segment(flow) {
                 return Some(segment);
             }
-            self.tunnel.session_done(service);
+            self.lanes.session_done(lane, ended);
         }
-        self.tunnel.pop(service)
+        let packet = self.lanes.pop(lane);
+        if packet.is_none() {
+            self.lanes.rest(lane);
+        }
+        packet
     }
 
-    /// The next service that has got packets since it was last named here.
-    pub fn poll_ready(&mut self) -> Option<ServiceIndex> {
-        self.tunnel.poll_ready()
+    /// The next lane that has got packets since it was last named here.
+    pub fn poll_ready(&mut self) -> Option<LaneId> {
+        self.lanes.poll_ready()
     }
 
     /// Whether [`Netstack::poll_ready`] or [`Netstack::poll_backend`] has something.
     pub fn has_output(&self) -> bool {
-        self.tunnel.has_ready() || self.backend.has_requests() || self.services.has_requests()
+        self.lanes.has_ready() || self.backend.has_requests() || self.services.has_requests()
     }
 
     /// When [`Netstack::handle_timeout`] is wanted.
@@ -453,37 +475,32 @@ impl Netstack {
         self.flow(id)?;
         self.timers.set(id.index, None);
         self.release(id);
-        Some(self.slots.remove(id.index as usize).flow)
+        let index = id.index as usize;
+        let lane = self.slots.get(index)?.flow.lane();
+        self.lanes.end_flow(lane, &mut self.slots, index);
+        Some(self.slots.remove(index).flow)
     }
 
-    fn queue(&mut self, service: ServiceIndex, packet: Vec<u8>) {
-        let Some(mtu) = self.mtu.get(usize::from(service.0)).copied() else {
-            return;
-        };
+    fn queue(&mut self, lane: LaneId, packet: Vec<u8>) {
+        let Some(mtu) = self.lanes.mtu(lane) else { return };
         if packet.len() > mtu {
-            self.queue_fragments(service, &packet, mtu);
-        } else if !self.tunnel.push(service, packet.into()) {
+            self.queue_fragments(lane, &packet, mtu);
+        } else if !self.lanes.push(lane, packet.into()) {
             self.stats.tunnel_full += 1;
         }
     }
 
-    fn answer_unreachable(
-        &mut self,
-        service: ServiceIndex,
-        parsed: &Parsed,
-        original: &[u8],
-        why: Unreachable,
-    ) {
+    fn answer_unreachable(&mut self, lane: LaneId, parsed: &Parsed, original: &[u8], why: Unreachable) {
         let mut answer = Vec::new();
         if packet::unreachable(original, parsed, why, &mut answer) {
-            self.queue_error(service, answer);
+            self.queue_error(lane, answer);
         }
     }
 
-    fn answer_reset(&mut self, service: ServiceIndex, parsed: &Parsed, original: &[u8]) {
+    fn answer_reset(&mut self, lane: LaneId, parsed: &Parsed, original: &[u8]) {
         let mut answer = Vec::new();
         if packet::tcp_reset(original, parsed, &mut answer) {
-            self.queue(service, answer);
+            self.queue(lane, answer);
         }
     }
 }

@@ -25,8 +25,8 @@ use std::time::Instant;
 
 pub use datagram::Datagram;
 pub use pool::{
-    ACK_AFTER, ACK_BEHIND, ACK_HOLD, ACK_QUIET, CROWDED, Pool, PoolConfig, PoolEvent, PoolStats,
-    STATELESS_SLOTS,
+    ACK_AFTER, ACK_BEHIND, ACK_HOLD, ACK_QUIET, Admission, CROWDED, MAX_RAW_LEN, Origin, Pool, PoolConfig,
+    PoolEvent, PoolStats, STATELESS_SLOTS, Via,
 };
 
 use crate::machine::FourTuple;
@@ -69,6 +69,26 @@ impl fmt::Debug for Cid {
     }
 }
 
+/// The application protocol of the seed document.
+pub const ALPN_V1: &[u8] = b"ztna-v1";
+
+/// The application protocol between a client and an intermediate that carries channels.
+pub const ALPN_V2: &[u8] = b"ztna-v2";
+
+/// The application protocol between an agent and a connector.
+pub const ALPN_SESSION: &[u8] = b"ztna-e2e-v2";
+
+/// What a connection is for: it decides the application protocols, and how long packets may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Between a client and its intermediate.
+    Control,
+    /// Between an agent and a connector, on a path of its own.
+    Session,
+    /// The same inside frames of a channel, whose prefix takes from every packet.
+    Carried,
+}
+
 /// A connection to be opened.
 #[derive(Debug)]
 pub struct Connect<'a> {
@@ -78,6 +98,8 @@ pub struct Connect<'a> {
     pub scid: Cid,
     /// Local and remote address.
     pub path: FourTuple,
+    /// What it is for.
+    pub purpose: Purpose,
 }
 
 /// A connection to be accepted, from an Initial that the front door let through.
@@ -92,6 +114,8 @@ pub struct Accept {
     pub reset_token: [u8; 16],
     /// Local and remote address.
     pub path: FourTuple,
+    /// What it is for.
+    pub purpose: Purpose,
 }
 
 /// The connection ids of a Retry, which the handshake authenticates (RFC 9000 §7.3).
@@ -327,6 +351,8 @@ pub struct ConnectionStats {
     pub sent: u64,
     /// Packets declared lost.
     pub lost: u64,
+    /// A measure of what the peer has acknowledged: it grows with every acknowledgement of something new.
+    pub acknowledged: u64,
     /// Smoothed round-trip time.
     pub rtt: std::time::Duration,
 }

@@ -76,6 +76,7 @@ impl Scene {
         let provider = |is_server: bool, max_udp_payload: usize| {
             let config = QuicheConfig {
                 alpn: vec![b"echo".to_vec()],
+                session_alpn: Vec::new(),
                 max_udp_payload,
                 ..pki.config(is_server, &[NAME])
             };

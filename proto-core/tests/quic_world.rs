@@ -57,6 +57,7 @@ fn fake(seed: u8) -> FakeProvider {
 fn quiche(pki: &TestPki, server: bool) -> QuicheProvider {
     let config = QuicheConfig {
         alpn: vec![b"echo".to_vec()],
+        session_alpn: Vec::new(),
         ..pki.config(server, &[NAME])
     };
     QuicheProvider::new(&config).expect("a usable configuration")

@@ -51,6 +51,7 @@ impl Harness for QuicheHarness {
         let usual = self.trusted.config(server, &[SERVER_NAME]);
         let config = QuicheConfig {
             alpn: setup.alpn.clone(),
+            session_alpn: Vec::new(),
             identity: match setup.identity {
                 Identity::Trusted => Some(self.identity(setup.side).clone()),
                 Identity::Untrusted => Some(self.untrusted.issue(&[SERVER_NAME])),

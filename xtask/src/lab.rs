@@ -6,6 +6,8 @@
 
 pub(crate) mod leftovers;
 pub(crate) mod namespace;
+pub(crate) mod nat;
+pub(crate) mod neighbourhood;
 pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod scratch;

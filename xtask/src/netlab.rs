@@ -9,6 +9,7 @@ mod crowd;
 mod hostile;
 mod instruments;
 mod names;
+mod nat_types;
 mod restart;
 mod services;
 mod sizes;
@@ -31,7 +32,26 @@ use crate::lab::world::World;
 use crate::tally::Tally;
 
 /// A test: what it is called and what it does to a world.
-type Test = (&'static str, fn(&mut World) -> Result<()>);
+type Test<W = World> = (&'static str, fn(&mut W) -> Result<()>);
+
+/// What tests share.
+trait Ground {
+    /// The ends of the logs of everything that runs, for whoever has to explain a failure.
+    fn last_words(&self) -> String;
+
+    /// What was noted since this was last asked.
+    fn take_notes(&mut self) -> Vec<String>;
+}
+
+impl Ground for World {
+    fn last_words(&self) -> String {
+        Self::last_words(self)
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        Self::take_notes(self)
+    }
+}
 
 /// Devices in a world.
 const DEVICES: u8 = 8;
@@ -113,6 +133,10 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         World::bare(programs, 1, scratch)
     })
     .run(Runtime::Mio, instruments::TESTS);
+    tally += Group::new("nat", options, |programs, scratch| {
+        Ok(nat_types::Prober::new(programs, scratch))
+    })
+    .run(Runtime::Mio, nat_types::TESTS);
     for &runtime in &options.runtimes {
         let group = Group::new(&runtime.to_string(), options, |programs: Programs, scratch| {
             programs.check()?;
@@ -200,7 +224,7 @@ struct Group<'a, F> {
     build: F,
 }
 
-impl<'a, F: Fn(Programs, Scratch) -> Result<World>> Group<'a, F> {
+impl<'a, W: Ground, F: Fn(Programs, Scratch) -> Result<W>> Group<'a, F> {
     fn new(name: &str, options: &'a Options, build: F) -> Self {
         Self {
             name: name.to_owned(),
@@ -209,7 +233,7 @@ impl<'a, F: Fn(Programs, Scratch) -> Result<World>> Group<'a, F> {
         }
     }
 
-    fn run(&self, runtime: Runtime, tests: &[Test]) -> Tally {
+    fn run(&self, runtime: Runtime, tests: &[Test<W>]) -> Tally {
         let mut tally = Tally::default();
         let mut world = None;
         let mut worlds = 0;
@@ -247,7 +271,7 @@ impl<'a, F: Fn(Programs, Scratch) -> Result<World>> Group<'a, F> {
         tally
     }
 
-    fn world(&self, runtime: Runtime, number: u32) -> Result<World> {
+    fn world(&self, runtime: Runtime, number: u32) -> Result<W> {
         let scratch = Scratch::new(&format!("{}-{number}", self.name), self.options.keep)?;
         if self.options.keep {
             println!("logs in {}", scratch.path().display());
@@ -278,7 +302,7 @@ impl From<Error> for Failure {
 }
 
 /// Prints the result in the form of the standard test harness.
-fn report(name: &str, started: Instant, outcome: Result<World, Failure>) -> Option<World> {
+fn report<W: Ground>(name: &str, started: Instant, outcome: Result<W, Failure>) -> Option<W> {
     let took = started.elapsed().as_secs_f32();
     match outcome {
         Ok(mut world) => {

@@ -8,10 +8,12 @@ pub(crate) mod content;
 mod dns;
 mod echo;
 pub(crate) mod flow;
+mod forget;
 mod http;
 mod knock;
 mod latency;
 mod loris;
+mod nat;
 pub(crate) mod payload;
 mod proxied;
 mod sizes;
@@ -42,6 +44,11 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
         "dns" => dns::main(args)?,
         "tcp-loris" => loris::main(args)?,
         "cannon" => cannon::main(args)?,
+        "nat-reflector" => nat::reflector::main(args)?,
+        "nat-classify" => nat::classify::main(args)?,
+        "nat-meet" => nat::meet::main(args)?,
+        "nat-watch" => nat::watch::main(args)?,
+        "forget-connections" => forget::main(args)?,
         "knock" => knock::main(args)?,
         _ => {
             eprintln!("no such tool: {name}");

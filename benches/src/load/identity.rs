@@ -18,6 +18,7 @@ fn name(role: Role) -> &'static str {
 pub(super) fn provider(dir: &Path, role: Role) -> io::Result<QuicheProvider> {
     let config = QuicheConfig {
         alpn: vec![b"ztna-v1".to_vec()],
+        session_alpn: Vec::new(),
         identity: Some(PemIdentity {
             chain: fs::read(dir.join(format!("{}.pem", name(role))))?,
             key: fs::read(dir.join(format!("{}.key", name(role))))?,

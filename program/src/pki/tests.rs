@@ -51,6 +51,7 @@ fn an_authority_survives_on_disk_and_its_certificates_are_accepted() {
     let issued = authority.issue("all", &grants, 30).unwrap();
     let config = QuicheConfig {
         alpn: vec![b"ztna-v1".to_vec()],
+        session_alpn: Vec::new(),
         identity: Some(PemIdentity {
             chain: issued.certificate.clone().into_bytes(),
             key: issued.key.clone().into_bytes(),

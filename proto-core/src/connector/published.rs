@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use crate::id::ServiceId;
+use crate::id::{LaneId, ServiceId};
 use crate::link::Link;
 
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) id: ServiceId,
     pub(super) link: Link,
+    /// The way of its packets through the netstack.
+    pub(super) lane: LaneId,
     /// Removed from the configuration: when its link ends.
     pub(super) leaves_at: Option<Instant>,
 }

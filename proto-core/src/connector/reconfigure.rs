@@ -77,12 +77,13 @@ impl<Q: Provider> Connector<Q> {
                     *place = Some(Published {
                         id: service.id.clone(),
                         link,
+                        lane: self.netstack.open_lane(index, None, MTU),
                         leaves_at: None,
                     });
                 }
             }
         }
-        self.netstack.install(index, service.netstack(), MTU, now);
+        self.netstack.install(index, service.netstack(), now);
         self.settle(index);
     }
 
@@ -96,7 +97,7 @@ impl<Q: Provider> Connector<Q> {
         };
         service.link.shut_down(&mut self.pool, now);
         self.retired = self.retired.plus(service.link.stats());
-        self.netstack.clear(index);
+        self.netstack.close_lane(service.lane, now);
         self.timers.set(u32::from(index.0), None);
     }
 }

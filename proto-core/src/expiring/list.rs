@@ -57,6 +57,12 @@ impl List {
         (self.newest != NOWHERE).then_some(self.newest)
     }
 
+    /// The position of the entry that is newer than this one of the list by one.
+    pub(crate) fn newer<T: Linked>(self, slab: &mut Slab<T>, index: usize) -> Option<usize> {
+        let newer = slab.get_mut(index)?.links().newer;
+        (newer != NOWHERE).then_some(newer)
+    }
+
     /// Puts an entry that stands in no list to the newest end.
     pub(crate) fn push_newest<T: Linked>(&mut self, slab: &mut Slab<T>, index: usize) {
         let Some(entry) = slab.get_mut(index) else { return };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::machine::{Ecn, FourTuple, Received};
 use crate::quic::fake::{FakeConfig, FakeProvider};
-use crate::quic::{PoolConfig, PoolEvent};
+use crate::quic::{Admission, PoolConfig, PoolEvent};
 use crate::rng::{Rng, Seed};
 use crate::sim::{Clock, ManualClock};
 use crate::wire::framing::{MAX_FRAME_LEN, write_frame};
@@ -22,8 +22,12 @@ struct Line {
 
 fn pool(accept: bool, seed: u8, now: Instant) -> Pool<FakeProvider> {
     let config = PoolConfig {
-        accept,
-        retry: false,
+        admission: if accept {
+            Admission::Anybody { retry: false }
+        } else {
+            Admission::Nobody
+        },
+        raw: false,
         reset_key: None,
         max_connections: 4,
         max_handshakes: 4,

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::{Flow, Netstack, Slot};
 use crate::backend::{FlowId, Refusal, Transport};
-use crate::id::ServiceIndex;
+use crate::expiring::list::Links;
+use crate::id::{LaneId, ServiceIndex};
 use crate::quic::Datagram;
 use crate::quic::identity::Fingerprint;
 use crate::routing::packet::{self, FiveTuple, Fragment, Parsed, Unreachable};
@@ -25,22 +26,34 @@ impl Netstack {
         &mut self.services
     }
 
+    /// Whether a service lets an agent in; a service that is not there lets in nobody.
+    pub fn is_permitted(&self, service: ServiceIndex, (fingerprint, name): (Fingerprint, &str)) -> bool {
+        self.services.permits(service, Some(&peer(fingerprint, name)))
+    }
+
     /// Takes a packet of an agent that the intermediate introduces with it; a packet that is cut is the introduction alone.
     ///
-    /// Whoever was behind the flow before is not any more: what it left there ends.
+    /// Whoever was behind the flow before is not any more: what it left there ends. On a lane whose agent is known nobody
+    /// else can be introduced.
     pub fn handle_introduced(
         &mut self,
-        service: ServiceIndex,
+        lane: LaneId,
         (fingerprint, name): (Fingerprint, &str),
         packet: Datagram,
         now: Instant,
     ) {
         self.advance(now);
+        let Some(service) = self.lanes.service(lane) else {
+            return;
+        };
+        if self.lanes.peer(lane).is_some() {
+            return self.handle_packet(lane, packet, now);
+        }
         let Ok(tuple) = packet::flow_of(&packet) else {
             self.stats.malformed += 1;
             return;
         };
-        let key = (service, tuple);
+        let key = (lane, tuple);
         let session = self.tcp.get(&key).copied();
         let flow = session.or_else(|| self.udp.touch(&key, self.now).copied());
         let before = flow.and_then(|flow| self.peer_of(flow));
@@ -64,35 +77,46 @@ impl Netstack {
             self.known.insert(key, peer, self.now);
         }
         if fragment.is_ok() {
-            self.handle_packet(service, packet, now);
+            self.handle_packet(lane, packet, now);
         }
         self.arriving = None;
     }
 
     /// Whether a ping is let in.
-    pub(super) fn admits_echo(&mut self, service: ServiceIndex, parsed: &Parsed, packet: &[u8]) -> bool {
+    pub(super) fn admits_echo(
+        &mut self,
+        (lane, service): (LaneId, ServiceIndex),
+        parsed: &Parsed,
+        packet: &[u8],
+    ) -> bool {
         if !self.services.is_restricted(service) {
             return true;
         }
-        let peer = self.newcomer(service, parsed.flow);
+        let peer = self.newcomer(lane, parsed.flow);
         let admitted = self.services.permits(service, peer.as_deref());
+        if !admitted {
+            self.services.tell_denied(service, peer.as_deref(), self.now);
+        }
         match peer {
-            Some(peer) if admitted => {
-                self.known.insert((service, parsed.flow), peer, self.now);
+            // The next echo request comes without introduction.
+            Some(peer) if admitted && self.lanes.peer(lane).is_none() => {
+                self.known.insert((lane, parsed.flow), peer, self.now);
             }
             Some(_) | None => {}
         }
         if !admitted {
             self.stats.denied += 1;
-            self.services.tell_denied(service, None, self.now);
-            self.answer_unreachable(service, parsed, packet, Unreachable::AdminProhibited);
+            self.answer_unreachable(lane, parsed, packet, Unreachable::AdminProhibited);
         }
         admitted
     }
 
     /// Who is behind a flow that has no slot yet.
-    fn newcomer(&mut self, service: ServiceIndex, tuple: FiveTuple) -> Option<Arc<Peer>> {
-        let known = self.known.remove(&(service, tuple));
+    fn newcomer(&mut self, lane: LaneId, tuple: FiveTuple) -> Option<Arc<Peer>> {
+        if let Some(peer) = self.lanes.peer(lane) {
+            return Some(Arc::clone(peer));
+        }
+        let known = self.known.remove(&(lane, tuple));
         self.arriving.clone().or(known)
     }
 
@@ -104,21 +128,22 @@ impl Netstack {
     /// The backend of a new flow; without one the agent is answered and the packet is done with.
     pub(super) fn pick(
         &mut self,
-        service: ServiceIndex,
+        lane: LaneId,
         transport: Transport,
         parsed: &Parsed,
         packet: &[u8],
     ) -> Option<Pick> {
         let port = parsed.flow.destination_port;
-        self.arriving = self.newcomer(service, parsed.flow);
+        let service = self.lanes.service(lane)?;
+        self.arriving = self.newcomer(lane, parsed.flow);
         if !self.services.permits(service, self.arriving.as_deref()) {
             self.stats.denied += 1;
             let peer = self.arriving.take();
             self.services.tell_denied(service, peer.as_deref(), self.now);
             match transport {
-                Transport::Tcp => self.answer_reset(service, parsed, packet),
+                Transport::Tcp => self.answer_reset(lane, parsed, packet),
                 Transport::Udp => {
-                    self.answer_unreachable(service, parsed, packet, Unreachable::AdminProhibited);
+                    self.answer_unreachable(lane, parsed, packet, Unreachable::AdminProhibited);
                 }
             }
             return None;
@@ -130,8 +155,8 @@ impl Netstack {
         }
         self.arriving = None;
         match transport {
-            Transport::Tcp => self.answer_reset(service, parsed, packet),
-            Transport::Udp => self.answer_unreachable(service, parsed, packet, Unreachable::Port),
+            Transport::Tcp => self.answer_reset(lane, parsed, packet),
+            Transport::Udp => self.answer_unreachable(lane, parsed, packet, Unreachable::Port),
         }
         None
     }
@@ -140,15 +165,16 @@ impl Netstack {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let peer = self.arriving.take();
-        let preamble = match &flow {
-            Flow::Tcp(session) => {
+        let lane = flow.lane();
+        let preamble = match (&flow, self.lanes.service(lane)) {
+            (Flow::Tcp(session), Some(service)) => {
                 let tuple = session.tuple();
                 let source = SocketAddr::new(tuple.source, tuple.source_port);
                 let destination = SocketAddr::new(tuple.destination, tuple.destination_port);
                 self.services
-                    .preamble(session.service(), source, destination, peer.as_deref())
+                    .preamble(service, source, destination, peer.as_deref())
             }
-            Flow::Udp { .. } => None,
+            (Flow::Tcp(_) | Flow::Udp { .. }, _) => None,
         };
         let index = self.slots.insert(Slot {
             generation,
@@ -157,7 +183,10 @@ impl Netstack {
             retried: false,
             peer,
             preamble: preamble.unwrap_or_default(),
-        }) as u32;
+            links: Links::default(),
+        });
+        self.lanes.begin_flow(lane, &mut self.slots, index);
+        let index = index as u32;
         let id = FlowId { index, generation };
         self.backend.open(id, transport, pick.address);
         id
@@ -174,14 +203,11 @@ impl Netstack {
             .slots
             .get(id.index as usize)
             .filter(|slot| slot.generation == id.generation && !slot.retried)?;
-        let (service, transport, port) = match &slot.flow {
-            Flow::Udp { service, tuple, .. } => (*service, Transport::Udp, tuple.destination_port),
-            Flow::Tcp(session) => (
-                session.service(),
-                Transport::Tcp,
-                session.tuple().destination_port,
-            ),
+        let (transport, port) = match &slot.flow {
+            Flow::Udp { tuple, .. } => (Transport::Udp, tuple.destination_port),
+            Flow::Tcp(session) => (Transport::Tcp, session.tuple().destination_port),
         };
+        let service = self.lanes.service(slot.flow.lane())?;
         let first = slot.target?;
         self.services.shun(first, self.now);
         let pick = self
@@ -231,7 +257,7 @@ impl Netstack {
     }
 }
 
-fn peer(fingerprint: Fingerprint, name: &str) -> Arc<Peer> {
+pub(super) fn peer(fingerprint: Fingerprint, name: &str) -> Arc<Peer> {
     Arc::new(Peer {
         fingerprint,
         name: name.into(),

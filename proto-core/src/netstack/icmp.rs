@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Flow, Netstack};
-use crate::id::ServiceIndex;
+use crate::id::LaneId;
 use crate::routing::packet::{self, Parsed, TooBig, UDP};
 
 /// ICMP errors sent at once at most, and how long one takes to be allowed again: 1,000 a second. Enough for the
@@ -36,18 +36,18 @@ impl Allowance {
 }
 
 impl Netstack {
-    pub(super) fn on_echo(&mut self, service: ServiceIndex, parsed: &Parsed, request: &[u8]) {
+    pub(super) fn on_echo(&mut self, lane: LaneId, parsed: &Parsed, request: &[u8]) {
         let mut reply = Vec::with_capacity(parsed.len);
         if packet::echo_reply(request, parsed, &mut reply) {
             self.stats.echoes += 1;
-            self.queue(service, reply);
+            self.queue(lane, reply);
         }
     }
 
     /// Queues an ICMP error, if the allowance permits.
-    pub(super) fn queue_error(&mut self, service: ServiceIndex, error: Vec<u8>) {
+    pub(super) fn queue_error(&mut self, lane: LaneId, error: Vec<u8>) {
         if self.icmp.take(self.now) {
-            self.queue(service, error);
+            self.queue(lane, error);
         } else {
             self.stats.icmp_limited += 1;
         }
@@ -56,13 +56,13 @@ impl Netstack {
     /// The agent's host says that nobody takes what a UDP flow sends: its backend socket goes. The path says that it
     /// carries less: the session's segments become shorter. Other errors change nothing: a stream has its own end (RFC
     /// 5927 §5.2).
-    pub(super) fn on_icmp_error(&mut self, service: ServiceIndex, parsed: &Parsed, error: &[u8]) {
+    pub(super) fn on_icmp_error(&mut self, lane: LaneId, parsed: &Parsed, error: &[u8]) {
         if let Some(TooBig {
             mtu,
             sequence: Some(sequence),
         }) = TooBig::read(error, parsed)
         {
-            self.on_segment_too_big((service, parsed.flow), mtu, sequence);
+            self.on_segment_too_big((lane, parsed.flow), mtu, sequence);
             return;
         }
         let kind = error.get(parsed.transport.start..parsed.transport.start + 2);
@@ -71,7 +71,7 @@ impl Netstack {
             Some([1, 4]) => parsed.flow.source.is_ipv6(),
             Some(_) | None => false,
         };
-        let key = (service, parsed.flow);
+        let key = (lane, parsed.flow);
         if !port_unreachable || parsed.flow.protocol != UDP {
             self.stats.unsupported += 1;
             return;

@@ -1,23 +1,24 @@
-//! Changes of the services while the stack runs.
+//! Changes of services and lanes while the stack runs.
 //!
 //! A service that changes keeps its flows, unless their agent is not let in any more; one that is removed loses them, and
-//! their agents hear a reset. The flows are searched for then, and only then.
+//! their agents hear a reset. Its lanes are searched for then, and only then. A lane that is closed loses its flows, and
+//! nobody hears of it: there is no way left to say it.
 
 use std::time::Instant;
 
+use super::backends::peer;
 use super::{Flow, Netstack, NetstackService, Unreachable};
 use crate::backend::FlowId;
-use crate::id::ServiceIndex;
+use crate::id::{LaneId, ServiceIndex};
+use crate::quic::identity::Fingerprint;
 
 impl Netstack {
     /// Serves a service so from now on, also one that was not there before.
-    pub fn install(&mut self, service: ServiceIndex, config: NetstackService, mtu: usize, now: Instant) {
+    pub fn install(&mut self, service: ServiceIndex, config: NetstackService, now: Instant) {
         self.advance(now);
         let index = usize::from(service.0);
         if self.addresses.len() <= index {
             self.addresses.resize_with(index + 1, Vec::new);
-            self.mtu.resize(index + 1, mtu);
-            self.tunnel.grow(index + 1);
         }
         if let Some(addresses) = self.addresses.get_mut(index) {
             *addresses = config.virtual_addresses;
@@ -34,7 +35,8 @@ impl Netstack {
         }
     }
 
-    /// Serves a service no more. Its agents hear a reset, for which its tunnel should stay a little.
+    /// Serves a service no more. Its agents hear a reset, for which its lanes should stay a little; they are their owner's to
+    /// close.
     pub fn remove(&mut self, service: ServiceIndex, now: Instant) {
         self.advance(now);
         for flow in self.flows_of(service) {
@@ -43,31 +45,60 @@ impl Netstack {
         self.services.remove(service);
     }
 
-    /// Drops what still waits for the tunnel of a service that was removed.
-    pub fn clear(&mut self, service: ServiceIndex) {
-        self.tunnel.clear(service);
+    /// Opens a way in and out of a service. `mtu` is the largest packet that it carries until [`Netstack::set_mtu`] says
+    /// otherwise.
+    ///
+    /// Where the agent is known, all packets are its, and nobody needs to introduce it; otherwise there may be many, who are
+    /// told apart by their addresses. How many lanes there are is their owner's to limit.
+    pub fn open_lane(
+        &mut self,
+        service: ServiceIndex,
+        agent: Option<(Fingerprint, &str)>,
+        mtu: usize,
+    ) -> LaneId {
+        let peer = agent.map(|(fingerprint, name)| peer(fingerprint, name));
+        self.lanes.open(service, peer, mtu)
     }
 
-    fn flows_of(&self, service: ServiceIndex) -> Vec<FlowId> {
-        let slots = self.slots.iter().filter(|(_, slot)| match &slot.flow {
-            Flow::Udp { service: of, .. } => *of == service,
-            Flow::Tcp(session) => session.service() == service,
-        });
-        slots
-            .map(|(index, slot)| FlowId {
-                index: index as u32,
-                generation: slot.generation,
-            })
+    /// Closes a lane: its flows end, and what waits for it goes.
+    pub fn close_lane(&mut self, lane: LaneId, now: Instant) {
+        self.advance(now);
+        for flow in self.lanes.flows(lane, &mut self.slots) {
+            self.drop_flow(flow);
+        }
+        if self.fragments.waiting() > 0 {
+            self.fragments.forget_scope(lane);
+            self.count_fragments();
+        }
+        self.lanes.close(lane);
+    }
+
+    /// The service of a lane, while it is open.
+    pub fn lane_service(&self, lane: LaneId) -> Option<ServiceIndex> {
+        self.lanes.service(lane)
+    }
+
+    /// The flows of a lane, those included that only remember their end.
+    pub fn lane_flows(&self, lane: LaneId) -> usize {
+        self.lanes.flow_count(lane)
+    }
+
+    fn flows_of(&mut self, service: ServiceIndex) -> Vec<FlowId> {
+        let lanes = self.lanes.of_service(service);
+        let slots = &mut self.slots;
+        lanes
+            .into_iter()
+            .flat_map(|lane| self.lanes.flows(lane, slots))
             .collect()
     }
 
-    /// Ends a flow whose agent is gone: its addresses are another's now, who must not hear of it.
+    /// Ends a flow whose agent is gone: its lane is closed, or its addresses are another's now, who must not hear of it.
     pub(super) fn drop_flow(&mut self, id: FlowId) {
         self.stats.ended += 1;
         match self.flow(id) {
             Some(Flow::Tcp(_)) => self.drop_session(id),
-            Some(Flow::Udp { service, tuple, .. }) => {
-                let key = (*service, *tuple);
+            Some(Flow::Udp { lane, tuple, .. }) => {
+                let key = (*lane, *tuple);
                 self.udp.remove(&key);
                 self.forget(id);
                 self.backend.close(id);
@@ -81,12 +112,12 @@ impl Netstack {
         self.stats.ended += 1;
         match self.flow(id) {
             Some(Flow::Tcp(_)) => self.end_session(id),
-            Some(Flow::Udp { service, tuple, .. }) => {
-                let (service, tuple) = (*service, *tuple);
-                self.udp.remove(&(service, tuple));
+            Some(Flow::Udp { lane, tuple, .. }) => {
+                let (lane, tuple) = (*lane, *tuple);
+                self.udp.remove(&(lane, tuple));
                 self.forget(id);
                 self.backend.close(id);
-                self.say_unreachable(service, tuple, Unreachable::AdminProhibited);
+                self.say_unreachable(lane, tuple, Unreachable::AdminProhibited);
             }
             None => {}
         }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::{CONNECT_TIMEOUT, FIRST_TRY, Flow, Netstack};
 use crate::backend::{FlowId, Refusal, Transport};
 use crate::expiring::Inserted;
-use crate::id::ServiceIndex;
+use crate::id::LaneId;
 use crate::quic::Datagram;
 use crate::routing::packet::{self, FiveTuple, Parsed, TcpFlags, Unreachable};
 use crate::tcp::Segment;
@@ -23,7 +23,7 @@ use session::{LINGER, Live, Rest};
 /// One TCP session.
 #[derive(Debug)]
 pub(super) struct Session {
-    service: ServiceIndex,
+    lane: LaneId,
     tuple: FiveTuple,
     /// Entered among the sessions that may send.
     entered: bool,
@@ -33,8 +33,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn service(&self) -> ServiceIndex {
-        self.service
+    pub(super) fn lane(&self) -> LaneId {
+        self.lane
     }
 
     pub(super) fn tuple(&self) -> FiveTuple {
@@ -53,16 +53,10 @@ enum Stage {
 }
 
 impl Netstack {
-    pub(super) fn on_tcp(
-        &mut self,
-        service: ServiceIndex,
-        parsed: &Parsed,
-        flags: TcpFlags,
-        packet: Datagram,
-    ) {
+    pub(super) fn on_tcp(&mut self, lane: LaneId, parsed: &Parsed, flags: TcpFlags, packet: Datagram) {
         let opens = flags.syn && !flags.ack && !flags.rst && !flags.fin;
-        let Some(id) = self.tcp.get(&(service, parsed.flow)).copied() else {
-            return self.on_unknown(service, parsed, opens, packet);
+        let Some(id) = self.tcp.get(&(lane, parsed.flow)).copied() else {
+            return self.on_unknown(lane, parsed, opens, packet);
         };
         let now = self.now;
         let Some(Flow::Tcp(session)) = self.flow(id) else {
@@ -87,20 +81,20 @@ impl Netstack {
             // The agent uses the port again (RFC 9293 §3.6.1).
             Stage::Lingering { .. } if opens => {
                 self.end(id, false);
-                self.on_syn(service, parsed, packet);
+                self.on_syn(lane, parsed, packet);
             }
             Stage::Lingering { .. } if flags.rst => self.end(id, false),
             Stage::Lingering { last_ack: Some(ack) } if flags.fin => {
                 let ack = ack.clone();
                 self.timers.set(id.index, Some(now + LINGER));
-                self.queue(service, ack);
+                self.queue(lane, ack);
             }
             Stage::Lingering { .. } => {}
         }
     }
 
     /// ICMP says that a segment of a session was too long for the path.
-    pub(super) fn on_segment_too_big(&mut self, key: (ServiceIndex, FiveTuple), mtu: usize, sequence: u32) {
+    pub(super) fn on_segment_too_big(&mut self, key: (LaneId, FiveTuple), mtu: usize, sequence: u32) {
         let id = self.tcp.get(&key).copied();
         let Some((id, live)) = id.and_then(|id| Some((id, self.live(id)?))) else {
             self.stats.unsupported += 1;
@@ -111,15 +105,15 @@ impl Netstack {
         self.after(id);
     }
 
-    fn on_unknown(&mut self, service: ServiceIndex, parsed: &Parsed, opens: bool, packet: Datagram) {
+    fn on_unknown(&mut self, lane: LaneId, parsed: &Parsed, opens: bool, packet: Datagram) {
         if opens {
-            self.on_syn(service, parsed, packet);
+            self.on_syn(lane, parsed, packet);
         } else {
-            self.answer_reset(service, parsed, &packet);
+            self.answer_reset(lane, parsed, &packet);
         }
     }
 
-    fn on_syn(&mut self, service: ServiceIndex, parsed: &Parsed, syn: Datagram) {
+    fn on_syn(&mut self, lane: LaneId, parsed: &Parsed, syn: Datagram) {
         if Segment::parse(parsed, &syn).is_none() {
             self.stats.malformed += 1;
             return;
@@ -129,13 +123,11 @@ impl Netstack {
         {
             self.end(oldest, false);
         }
-        let pending = self.tcp_pending.get(&parsed.flow.source).copied().unwrap_or(0);
-        // While the tunnel is blocked, sessions may come and go without their turn ever coming.
-        let crowded = self.tunnel.entered(service) >= 4 * self.limits.tcp_sessions;
-        let full = self.tcp.len() >= self.limits.tcp_sessions || crowded;
-        if full {
+        let holder = self.lanes.holder(lane, parsed.flow.source);
+        let pending = self.tcp_pending.get(&holder).copied().unwrap_or(0);
+        if self.tcp.len() >= self.limits.tcp_sessions {
             self.stats.tcp_full += 1;
-            self.answer_reset(service, parsed, &syn);
+            self.answer_reset(lane, parsed, &syn);
             return;
         }
         if pending >= self.limits.tcp_pending_per_source {
@@ -143,7 +135,7 @@ impl Netstack {
             self.stats.tcp_backlog += 1;
             return;
         }
-        let Some(pick) = self.pick(service, Transport::Tcp, parsed, &syn) else {
+        let Some(pick) = self.pick(lane, Transport::Tcp, parsed, &syn) else {
             return;
         };
         let patience = if pick.alternative {
@@ -153,15 +145,15 @@ impl Netstack {
         };
         let until = self.now + patience;
         let session = Session {
-            service,
+            lane,
             tuple: parsed.flow,
             entered: false,
             pending: true,
             stage: Stage::Pending { syn, until },
         };
         let flow = self.open(Flow::Tcp(Box::new(session)), Transport::Tcp, pick);
-        self.tcp.insert((service, parsed.flow), flow);
-        *self.tcp_pending.entry(parsed.flow.source).or_insert(0) += 1;
+        self.tcp.insert((lane, parsed.flow), flow);
+        *self.tcp_pending.entry(holder).or_insert(0) += 1;
         self.timers.set(flow.index, Some(until));
         self.stats.tcp_sessions += 1;
     }
@@ -195,14 +187,14 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
-        let (service, tuple) = (session.service, session.tuple);
+        let (lane, tuple) = (session.lane, session.tuple);
         if !matches!(session.stage, Stage::Pending { .. }) {
             self.on_tcp_broken(id);
             return;
         }
         if let Some(next) = self.try_another(id, reason) {
             let last = self.now + (CONNECT_TIMEOUT - FIRST_TRY);
-            self.tcp.insert((service, tuple), next);
+            self.tcp.insert((lane, tuple), next);
             self.timers.set(next.index, Some(last));
             if let Some(Flow::Tcp(session)) = self.flow(next)
                 && let Stage::Pending { until, .. } = &mut session.stage
@@ -222,9 +214,9 @@ impl Netstack {
         self.end(id, false);
         let Ok(parsed) = packet::parse(&syn) else { return };
         match reason {
-            Refusal::Refused | Refusal::Exhausted => self.answer_reset(service, &parsed, &syn),
+            Refusal::Refused | Refusal::Exhausted => self.answer_reset(lane, &parsed, &syn),
             Refusal::TimedOut | Refusal::Unreachable => {
-                self.answer_unreachable(service, &parsed, &syn, Unreachable::Host);
+                self.answer_unreachable(lane, &parsed, &syn, Unreachable::Host);
             }
         }
     }
@@ -255,8 +247,8 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return None;
         };
-        let service = session.service;
-        let mtu = *self.mtu.get(usize::from(service.0))?;
+        let lane = session.lane;
+        let mtu = self.lanes.mtu(lane)?;
         if let Some(segment) = self.live(id)?.send(mtu, now) {
             return Some(segment.into());
         }
@@ -365,9 +357,9 @@ impl Netstack {
     fn after(&mut self, id: FlowId) {
         self.notice(id);
         if let Some(Flow::Tcp(session)) = self.flow(id) {
-            let service = session.service;
+            let lane = session.lane;
             if !std::mem::replace(&mut session.entered, true) {
-                self.tunnel.enter(service, id);
+                self.lanes.enter(lane, id);
             }
         }
     }
@@ -438,13 +430,13 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
-        let service = session.service;
+        let lane = session.lane;
         match &mut session.stage {
             Stage::Pending { syn, .. } => {
                 let syn = std::mem::take(syn);
                 self.end(id, true);
                 if let Ok(parsed) = packet::parse(&syn) {
-                    self.answer_reset(service, &parsed, &syn);
+                    self.answer_reset(lane, &parsed, &syn);
                 }
             }
             Stage::Live(_) => {
@@ -476,7 +468,10 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.forget(id) else {
             return;
         };
-        self.tcp.remove(&(session.service, session.tuple));
+        self.tcp.remove(&(session.lane, session.tuple));
+        if session.entered {
+            self.lanes.abandon(session.lane, &self.slots);
+        }
         if let Stage::Lingering { .. } = session.stage {
             self.lingering.remove(&id);
         }
@@ -490,14 +485,15 @@ impl Netstack {
         let Some(Flow::Tcp(session)) = self.flow(id) else {
             return;
         };
-        let source = session.tuple.source;
         if !std::mem::replace(&mut session.pending, false) {
             return;
         }
-        if let Some(pending) = self.tcp_pending.get_mut(&source) {
+        let (lane, source) = (session.lane, session.tuple.source);
+        let holder = self.lanes.holder(lane, source);
+        if let Some(pending) = self.tcp_pending.get_mut(&holder) {
             *pending -= 1;
             if *pending == 0 {
-                self.tcp_pending.remove(&source);
+                self.tcp_pending.remove(&holder);
             }
         }
     }

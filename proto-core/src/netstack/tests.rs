@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod junk;
+mod lanes;
 mod people;
 
 use std::net::SocketAddr;
@@ -13,6 +14,11 @@ use crate::rng::Seed;
 use crate::test_origin::origin;
 
 const SERVICE: ServiceIndex = ServiceIndex(0);
+/// The first lane that a stack opens.
+const LANE: LaneId = LaneId {
+    index: 0,
+    generation: 1,
+};
 const AGENT: &str = "10.9.0.1:5000";
 const VIRTUAL: &str = "10.100.0.1:9999";
 
@@ -28,9 +34,15 @@ fn stack(protocol: Protocol, now: Instant) -> Netstack {
     let config = NetstackConfig {
         services: vec![service],
         limits,
-        mtu: 1280,
     };
-    Netstack::new(config, Rng::new(&Seed([4; 32])), now)
+    with_lane(config, now)
+}
+
+/// A stack with the lane of a relay link.
+fn with_lane(config: NetstackConfig, now: Instant) -> Netstack {
+    let mut stack = Netstack::new(config, Rng::new(&Seed([4; 32])), now);
+    assert_eq!(stack.open_lane(SERVICE, None, 1280), LANE);
+    stack
 }
 
 fn udp(source: &str, destination: &str, payload: &[u8]) -> Datagram {
@@ -74,8 +86,8 @@ fn requests(stack: &mut Netstack) -> (Vec<FlowId>, Vec<(FlowId, Vec<u8>)>) {
 fn a_udp_answer_comes_from_the_address_the_agent_spoke_to() {
     let now = origin();
     let mut stack = stack(Protocol::Udp, now);
-    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"question"), now);
-    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b""), now);
+    stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b"question"), now);
+    stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b""), now);
     let (opened, sent) = requests(&mut stack);
     assert_eq!(opened.len(), 1);
     assert_eq!(sent, [(opened[0], b"question".to_vec()), (opened[0], Vec::new())]);
@@ -87,12 +99,12 @@ fn a_udp_answer_comes_from_the_address_the_agent_spoke_to() {
         },
         now,
     );
-    assert_eq!(stack.poll_ready(), Some(SERVICE));
+    assert_eq!(stack.poll_ready(), Some(LANE));
     assert_eq!(
-        stack.poll_packet(SERVICE, now).unwrap().as_ref(),
+        stack.poll_packet(LANE, now).unwrap().as_ref(),
         udp(VIRTUAL, AGENT, b"answer").as_ref()
     );
-    assert!(stack.poll_packet(SERVICE, now).is_none());
+    assert!(stack.poll_packet(LANE, now).is_none());
     assert_eq!(stack.poll_ready(), None);
 }
 
@@ -101,7 +113,7 @@ fn agents_that_share_a_port_have_flows_of_their_own() {
     let now = origin();
     let mut stack = stack(Protocol::Both, now);
     for source in [AGENT, "10.9.0.2:5000"] {
-        stack.handle_packet(SERVICE, udp(source, VIRTUAL, b"hello"), now);
+        stack.handle_packet(LANE, udp(source, VIRTUAL, b"hello"), now);
     }
     let (opened, _) = requests(&mut stack);
     assert_eq!(opened.len(), 2);
@@ -113,7 +125,7 @@ fn agents_that_share_a_port_have_flows_of_their_own() {
         now,
     );
     assert_eq!(
-        stack.poll_packet(SERVICE, now).unwrap().as_ref(),
+        stack.poll_packet(LANE, now).unwrap().as_ref(),
         udp(VIRTUAL, "10.9.0.2:5000", b"second").as_ref()
     );
 }
@@ -123,7 +135,7 @@ fn silent_flows_are_forgotten_and_the_oldest_gives_way() {
     let now = origin();
     let mut stack = stack(Protocol::Udp, now);
     for port in 1..=5 {
-        stack.handle_packet(SERVICE, udp(&format!("10.9.0.1:{port}"), VIRTUAL, b"hello"), now);
+        stack.handle_packet(LANE, udp(&format!("10.9.0.1:{port}"), VIRTUAL, b"hello"), now);
     }
     assert_eq!((stack.flows(), stack.stats().udp_evicted), (4, 1));
     let (opened, _) = requests(&mut stack);
@@ -135,7 +147,7 @@ fn silent_flows_are_forgotten_and_the_oldest_gives_way() {
         now,
     );
     assert!(
-        stack.poll_packet(SERVICE, now).is_none(),
+        stack.poll_packet(LANE, now).is_none(),
         "the flow that gave way is dead"
     );
     let later = stack.poll_timeout().unwrap();
@@ -148,7 +160,7 @@ fn silent_flows_are_forgotten_and_the_oldest_gives_way() {
 fn nobody_at_the_backend_is_said_with_icmp() {
     let now = origin();
     let mut stack = stack(Protocol::Udp, now);
-    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"hello"), now);
+    stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b"hello"), now);
     let (opened, _) = requests(&mut stack);
     let flow = opened[0];
     let reason = crate::backend::Refusal::Exhausted;
@@ -164,7 +176,7 @@ fn nobody_at_the_backend_is_said_with_icmp() {
         (FromBackend::Refused { flow, reason }, 1),
     ] {
         stack.handle_backend(report, now);
-        let answer = stack.poll_packet(SERVICE, now).unwrap();
+        let answer = stack.poll_packet(LANE, now).unwrap();
         let parsed = packet::parse(&answer).unwrap();
         assert_eq!((parsed.kind, answer[21]), (Kind::IcmpError, code));
         assert_eq!(
@@ -179,15 +191,15 @@ fn nobody_at_the_backend_is_said_with_icmp() {
 fn a_service_speaks_only_its_protocol_at_its_address() {
     let now = origin();
     let mut stack = stack(Protocol::Tcp, now);
-    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"hello"), now);
-    let answer = stack.poll_packet(SERVICE, now).unwrap();
+    stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b"hello"), now);
+    let answer = stack.poll_packet(LANE, now).unwrap();
     assert_eq!(packet::parse(&answer).unwrap().kind, Kind::IcmpError);
-    stack.handle_packet(SERVICE, udp(AGENT, "10.100.0.2:9999", b"hello"), now);
-    stack.handle_packet(SERVICE, b"junk".to_vec().into(), now);
+    stack.handle_packet(LANE, udp(AGENT, "10.100.0.2:9999", b"hello"), now);
+    stack.handle_packet(LANE, b"junk".to_vec().into(), now);
     let mut broken = udp(AGENT, VIRTUAL, b"hello");
     *broken.last_mut().unwrap() ^= 1;
-    stack.handle_packet(SERVICE, broken, now);
-    assert!(stack.poll_packet(SERVICE, now).is_none());
+    stack.handle_packet(LANE, broken, now);
+    assert!(stack.poll_packet(LANE, now).is_none());
     let stats = stack.stats();
     assert_eq!(
         (
@@ -207,8 +219,8 @@ fn echo_is_answered_for_the_services_addresses_only() {
     let mut stack = stack(Protocol::Tcp, now);
     for (destination, answered) in [([10, 100, 0, 1], true), ([10, 100, 0, 2], false)] {
         let request = echo_request([10, 9, 0, 1], destination);
-        stack.handle_packet(SERVICE, request.clone().into(), now);
-        let answer = stack.poll_packet(SERVICE, now);
+        stack.handle_packet(LANE, request.clone().into(), now);
+        let answer = stack.poll_packet(LANE, now);
         assert_eq!(answer.is_some(), answered);
         let Some(answer) = answer else { continue };
         let parsed = packet::parse(&answer).unwrap();
@@ -218,8 +230,8 @@ fn echo_is_answered_for_the_services_addresses_only() {
     }
     let mut damaged = echo_request([10, 9, 0, 1], [10, 100, 0, 1]);
     damaged[30] ^= 1;
-    stack.handle_packet(SERVICE, damaged.into(), now);
-    assert!(stack.poll_packet(SERVICE, now).is_none());
+    stack.handle_packet(LANE, damaged.into(), now);
+    assert!(stack.poll_packet(LANE, now).is_none());
     assert_eq!((stack.stats().echoes, stack.stats().bad_checksum), (1, 1));
 }
 
@@ -249,11 +261,11 @@ fn a_tunnel_that_takes_nothing_bounds_the_queue() {
     let mut stack = stack(Protocol::Udp, now);
     let limit = NetstackLimits::default().tunnel_queue;
     for _ in 0..limit + 7 {
-        stack.handle_packet(SERVICE, echo_request([10, 9, 0, 1], [10, 100, 0, 1]).into(), now);
+        stack.handle_packet(LANE, echo_request([10, 9, 0, 1], [10, 100, 0, 1]).into(), now);
     }
     assert_eq!(stack.stats().tunnel_full, 7);
     let mut sent = 0;
-    while stack.poll_packet(SERVICE, now).is_some() {
+    while stack.poll_packet(LANE, now).is_some() {
         sent += 1;
     }
     assert_eq!(sent, limit);

@@ -9,6 +9,7 @@ mod datagrams;
 mod handshake;
 mod identity;
 mod pair;
+mod streams;
 mod timing;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use closing::*;
 pub use datagrams::*;
 pub use handshake::*;
 pub use identity::*;
+pub use streams::*;
 pub use timing::*;
 
 use super::Provider;
@@ -138,6 +140,14 @@ macro_rules! quic_conformance {
             address_change_is_reported
             connection_ids_can_be_provided
             discarding_streams_is_harmless
+            streams_carry_bytes_both_ways
+            streams_take_nothing_where_they_cannot
+            unread_streams_hold_up_their_sender
+            big_messages_arrive_whole
+            streams_survive_a_bad_wire
+            lost_ends_of_streams_are_repeated
+            closing_mid_stream_ends_it
+            discarded_streams_hold_nobody_up
         }
     };
     (@tests $harness:expr; $($name:ident)*) => {

@@ -32,9 +32,10 @@ use std::time::{Duration, Instant};
 
 pub use connection::FakeConnection;
 
-use super::{Accept, CannotConnect, Cid, Connect, Provider, WriteRetry};
+use super::{Accept, CannotConnect, Cid, Connect, Provider, Purpose, WriteRetry};
 use crate::config::limits::MAX_UDP_PAYLOAD;
 use crate::rng::Rng;
+use crate::wire::channel;
 
 /// A certificate: any bytes that pass for its DER, and what a verifier would read out of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub enum Trust {
 pub struct FakeConfig {
     /// Application protocols: a client offers all, a server takes the first offered that it speaks.
     pub alpn: Vec<Vec<u8>>,
+    /// The same for connections between agents and connectors; none if this program has no part in any.
+    pub session_alpn: Vec<Vec<u8>>,
     /// Our own certificate. A server without one cannot be verified by anybody.
     pub certificate: Option<FakeCertificate>,
     /// Whose certificates are accepted.
@@ -88,6 +91,7 @@ impl FakeConfig {
     pub fn new(alpn: &[&[u8]]) -> Self {
         Self {
             alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+            session_alpn: Vec::new(),
             certificate: None,
             trust: Trust::Anyone,
             require_client_certificate: false,
@@ -105,17 +109,40 @@ impl FakeConfig {
 /// Makes [`FakeConnection`]s.
 #[derive(Debug)]
 pub struct FakeProvider {
-    config: Arc<FakeConfig>,
+    control: Arc<FakeConfig>,
+    /// Of connections between agents and connectors, if this program has a part in any.
+    session: Option<Arc<FakeConfig>>,
+    carried: Option<Arc<FakeConfig>>,
     rng: Rng,
 }
 
 impl FakeProvider {
     /// A provider whose every random choice comes from `rng`.
     pub fn new(config: FakeConfig, rng: Rng) -> Self {
+        let session = (!config.session_alpn.is_empty()).then(|| FakeConfig {
+            alpn: config.session_alpn.clone(),
+            ..config.clone()
+        });
+        let carried = session.clone().map(|session| FakeConfig {
+            max_udp_payload: session.max_udp_payload - channel::PREFIX_LEN,
+            ..session
+        });
         Self {
-            config: Arc::new(config),
+            control: Arc::new(config),
+            session: session.map(Arc::new),
+            carried: carried.map(Arc::new),
             rng,
         }
+    }
+
+    fn config(&self, purpose: Purpose) -> Result<Arc<FakeConfig>, CannotConnect> {
+        let config = match purpose {
+            Purpose::Control => Some(&self.control),
+            Purpose::Session => self.session.as_ref(),
+            Purpose::Carried => self.carried.as_ref(),
+        };
+        let missing = || CannotConnect("this program has no sessions".to_owned());
+        config.cloned().ok_or_else(missing)
     }
 }
 
@@ -127,7 +154,7 @@ impl Provider for FakeProvider {
             return Err(CannotConnect("the server name is empty".to_owned()));
         }
         Ok(FakeConnection::client(
-            self.config.clone(),
+            self.config(connect.purpose)?,
             self.rng.fork(),
             &connect,
             now,
@@ -136,7 +163,7 @@ impl Provider for FakeProvider {
 
     fn accept(&mut self, accept: Accept, now: Instant) -> Result<FakeConnection, CannotConnect> {
         Ok(FakeConnection::server(
-            self.config.clone(),
+            self.config(accept.purpose)?,
             self.rng.fork(),
             accept,
             now,

@@ -13,9 +13,11 @@
 //! acknowledgements of one connection can be tied to the queue of another ([`Pool::acknowledge_behind`]): while that is
 //! crowded, the sender's own congestion window holds back what would only be dropped after it was decrypted.
 
+mod carrier;
 mod config;
 mod door;
 mod index;
+mod ring;
 mod slot;
 mod transmit;
 
@@ -25,16 +27,18 @@ use std::time::{Duration, Instant};
 
 use ::slab::Slab;
 
-pub use config::{PoolConfig, PoolEvent, PoolStats};
-pub use door::STATELESS_SLOTS;
-use door::Stateless;
+use carrier::{CARRIED, Carrier};
+pub use carrier::{MAX_RAW_LEN, Origin, Via};
+pub use config::{Admission, PoolConfig, PoolEvent, PoolStats};
+use ring::Ring;
+pub use ring::STATELESS_SLOTS;
 use slot::{Behind, Slot};
 
 use super::accept::FrontDoor;
 use super::header::{Header, LongKind};
 use super::{
     CannotConnect, Cid, Connect, Connection, ConnectionStats, Datagram, DatagramError, LOCAL_CID_LEN,
-    Provider, State,
+    Provider, Purpose, State,
 };
 use crate::id::ConnId;
 use crate::machine::{Deadline, FourTuple, Received, Wake};
@@ -67,14 +71,17 @@ const CIDS_PER_CONNECTION: usize = 2;
 struct Run {
     id: ConnId,
     dcid: Cid,
+    carrier: Option<u32>,
+    path: FourTuple,
     was_established: bool,
     packets: u32,
 }
 
 impl Run {
-    /// Whether a packet with a short header has the same connection id.
-    fn continues_with(&self, packet: &[u8]) -> bool {
-        packet.first().is_some_and(|first| first & 0xc0 == 0x40)
+    /// Whether a packet with a short header came the same way with the same connection id.
+    fn continues_with(&self, packet: &[u8], carrier: Option<u32>) -> bool {
+        self.carrier == carrier
+            && packet.first().is_some_and(|first| first & 0xc0 == 0x40)
             && packet.get(1..=LOCAL_CID_LEN) == Some(self.dcid.as_bytes())
     }
 }
@@ -86,7 +93,13 @@ pub struct Pool<Q: Provider> {
     config: PoolConfig,
     rng: Rng,
     door: FrontDoor,
-    stateless: Stateless,
+    /// Payloads beside QUIC that wait to be sent: stateless answers, and what a role sends.
+    beside: Ring,
+    /// The same, received.
+    raw: Ring,
+    carriers: SeededMap<u32, Carrier>,
+    /// Addresses whose first packets are answered, each with what the role calls it.
+    invitations: SeededMap<SocketAddr, u32>,
     slots: Slab<Slot<Q::Connection>>,
     generation: u32,
     handshakes: usize,
@@ -105,13 +118,16 @@ impl<Q: Provider> Pool<Q> {
     /// An empty pool.
     pub fn new(provider: Q, config: PoolConfig, mut rng: Rng, now: Instant) -> Self {
         let door = FrontDoor::new(config.reset_key, &mut rng, now);
-        let stateless = Stateless::new(config.accept);
+        let speaks_first = config.admission == Admission::Nobody && !config.raw;
         Self {
             cids: rng.map(),
+            beside: Ring::new(!speaks_first),
+            raw: Ring::new(config.raw),
+            carriers: rng.map(),
+            invitations: rng.map(),
             provider,
             config,
             door,
-            stateless,
             rng,
             slots: Slab::new(),
             generation: 0,
@@ -136,18 +152,27 @@ impl<Q: Provider> Pool<Q> {
         path: FourTuple,
         now: Instant,
     ) -> Result<ConnId, CannotConnect> {
+        self.open(server_name, path, Purpose::Control, now)
+    }
+
+    fn open(
+        &mut self,
+        server_name: Option<&str>,
+        path: FourTuple,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Result<ConnId, CannotConnect> {
         if self.slots.len() >= self.config.max_connections {
             return Err(CannotConnect("too many connections".into()));
         }
         let scid = self.fresh_cid();
-        let connection = self.provider.connect(
-            Connect {
-                server_name,
-                scid,
-                path,
-            },
-            now,
-        )?;
+        let connect = Connect {
+            server_name,
+            scid,
+            path,
+            purpose,
+        };
+        let connection = self.provider.connect(connect, now)?;
         let id = self.insert(connection, path, Some(path.local));
         self.clients.push(id);
         if let Some(slot) = self.slot_mut(id) {
@@ -162,39 +187,55 @@ impl<Q: Provider> Pool<Q> {
     /// Takes one received batch: every packet in it goes to its connection, or through the front door.
     pub fn handle_datagram(&mut self, received: Received<'_>, now: Instant) {
         self.advance(now);
-        let path = received.path;
+        let from = received.path;
         let mut run: Option<Run> = None;
         let size = received.segment_size();
         for packet in received.payload.chunks_mut(size) {
-            if let Some(run) = run.as_mut().filter(|run| run.continues_with(packet)) {
-                self.hand_over(run, packet, path, now);
+            let Some((packet, carrier)) = self.unwrap(packet, from) else {
+                continue;
+            };
+            if let Some(run) = run.as_mut().filter(|run| run.continues_with(packet, carrier)) {
+                self.hand_over(run, packet, now);
                 continue;
             }
-            let Ok(header) = Header::parse(packet, LOCAL_CID_LEN) else {
-                self.stats.not_quic += 1;
+            let path = if carrier.is_some() { CARRIED } else { from };
+            let Some(next) = self.find(packet, path, carrier, now) else {
                 continue;
             };
-            let (Header::Short { dcid } | Header::Long { dcid, .. }) = header;
-            let known = self.cids.get(&dcid).copied();
-            if let Some(run) = run.take() {
-                self.conclude(&run, path);
+            if let Some(run) = run.replace(next) {
+                self.conclude(&run);
             }
-            let Some(id) = known.or_else(|| self.stranger(&header, packet, path, now)) else {
-                continue;
-            };
-            let was_established = self.slot(id).is_some_and(Slot::established);
-            let mut next = Run {
-                id,
-                dcid,
-                was_established,
-                packets: 0,
-            };
-            self.hand_over(&mut next, packet, path, now);
-            run = Some(next);
+            if let Some(run) = &mut run {
+                self.hand_over(run, packet, now);
+            }
         }
         if let Some(run) = run {
-            self.conclude(&run, path);
+            self.conclude(&run);
         }
+    }
+
+    /// The connection that a packet belongs to, or the new one that it begins.
+    fn find(&mut self, packet: &[u8], path: FourTuple, carrier: Option<u32>, now: Instant) -> Option<Run> {
+        let Ok(header) = Header::parse(packet, LOCAL_CID_LEN) else {
+            self.not_quic(packet, path, carrier);
+            return None;
+        };
+        let (Header::Short { dcid } | Header::Long { dcid, .. }) = header;
+        let known = self.cids.get(&dcid).copied();
+        let id = known.or_else(|| self.stranger(&header, packet, path, carrier, now))?;
+        let slot = self.slot(id)?;
+        if slot.carrier != carrier {
+            self.stats.wrong_way += 1;
+            return None;
+        }
+        Some(Run {
+            id,
+            dcid,
+            carrier,
+            path,
+            was_established: slot.established(),
+            packets: 0,
+        })
     }
 
     /// Lets time pass.
@@ -282,7 +323,7 @@ impl<Q: Provider> Pool<Q> {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if !self.dirty.is_empty()
             || !self.touched.is_empty()
-            || !self.stateless.is_empty()
+            || !self.beside.is_empty()
             || self.stash.is_full()
         {
             return Some(Deadline {
@@ -456,21 +497,21 @@ impl<Q: Provider> Pool<Q> {
     }
 
     /// Gives a packet to the connection of a run.
-    fn hand_over(&mut self, run: &mut Run, packet: &mut [u8], path: FourTuple, now: Instant) {
+    fn hand_over(&mut self, run: &mut Run, packet: &mut [u8], now: Instant) {
         let Some(slot) = self.slot_mut(run.id) else { return };
-        let local = slot.client_local.unwrap_or(path.local);
-        let remote = path.remote;
+        let local = slot.client_local.unwrap_or(run.path.local);
+        let remote = run.path.remote;
         slot.connection
             .handle_packet(packet, FourTuple { local, remote }, now);
         run.packets += 1;
     }
 
     /// Draws the conclusions of a run of packets: what to say, and when.
-    fn conclude(&mut self, run: &Run, path: FourTuple) {
+    fn conclude(&mut self, run: &Run) {
         let (id, now) = (run.id, self.now);
         let Some(slot) = self.slot_mut(id) else { return };
         let outgrown = slot.connection.take_outgrown();
-        slot.peer = Some(path.remote);
+        slot.peer = Some(run.path.remote);
         slot.unacked += run.packets;
         let heard = slot.heard.replace(now);
         let after_silence = heard.is_some_and(|at| now.saturating_duration_since(at) >= ACK_QUIET);

@@ -15,9 +15,10 @@ use super::mtu::{BASE, PathSize};
 use super::tls::tls_context;
 use super::{
     Accept, CannotConnect, Cid, CloseReason, Connect, Connection, ConnectionStats, Datagram, DatagramError,
-    PacketOut, Provider, State, WriteRetry,
+    PacketOut, Provider, Purpose, State, WriteRetry,
 };
 use crate::machine::FourTuple;
+use crate::wire::channel;
 
 /// Most packets without a DATAGRAM that one event brings forth; a handshake takes a tenth of it. When probes are due while
 /// the congestion window is full, quiche offers acknowledgements without end: it asks for a PING with them that finds no
@@ -82,7 +83,9 @@ impl quiche::BufFactory for Buffers {
 
 /// Makes quiche connections.
 pub struct QuicheProvider {
-    config: quiche::Config,
+    control: quiche::Config,
+    /// Of connections between agents and connectors, if this program has a part in any.
+    session: Option<quiche::Config>,
     send_queue: usize,
     max_udp_payload: usize,
 }
@@ -99,36 +102,56 @@ impl QuicheProvider {
     /// # Errors
     /// Names the part of the configuration that cannot be used.
     pub fn new(config: &QuicheConfig) -> Result<Self, ConfigError> {
-        let tls = tls_context(config)?;
-        let mut quic = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls)
-            .map_err(|_| ConfigError::Tls)?;
-        let protocols: Vec<&[u8]> = config.alpn.iter().map(Vec::as_slice).collect();
-        quic.set_application_protos(&protocols)
-            .map_err(|_| ConfigError::Tls)?;
-        quic.set_max_idle_timeout(config.idle_timeout.as_millis() as u64);
-        quic.set_max_recv_udp_payload_size(config.max_udp_payload);
-        quic.set_max_send_udp_payload_size(config.max_udp_payload);
-        quic.discover_pmtu(true);
-        quic.enable_dgram(true, config.receive_queue, config.send_queue);
-        // Streams carry control messages, a few at a time. The windows stay as they begin: the library would widen them
-        // for a peer that sends much, up to 24 MB that wait here whenever nobody reads.
-        quic.set_initial_max_data(CONNECTION_WINDOW);
-        quic.set_max_connection_window(CONNECTION_WINDOW);
-        quic.set_initial_max_stream_data_bidi_local(STREAM_WINDOW);
-        quic.set_initial_max_stream_data_bidi_remote(STREAM_WINDOW);
-        quic.set_max_stream_window(STREAM_WINDOW);
-        quic.set_initial_max_streams_bidi(4);
-        quic.set_active_connection_id_limit(4);
-        quic.set_cc_algorithm(quiche::CongestionControlAlgorithm::Bbr2Gcongestion);
-        quic.set_initial_congestion_window_packets(LEAST_WINDOW);
-        // The shell does not delay packets: release times would be ignored anyway.
-        quic.enable_pacing(false);
+        let session = (!config.session_alpn.is_empty()).then(|| transport(config, &config.session_alpn));
         Ok(Self {
-            config: quic,
+            control: transport(config, &config.alpn)?,
+            session: session.transpose()?,
             send_queue: config.send_queue,
             max_udp_payload: config.max_udp_payload,
         })
     }
+
+    /// What connections for this purpose are made of, and how long their packets may be.
+    fn settings(&mut self, purpose: Purpose) -> Result<(&mut quiche::Config, usize), CannotConnect> {
+        let whole = self.max_udp_payload;
+        let (config, size) = match purpose {
+            Purpose::Control => (Some(&mut self.control), whole),
+            Purpose::Session => (self.session.as_mut(), whole),
+            Purpose::Carried => (self.session.as_mut(), whole - channel::PREFIX_LEN),
+        };
+        let config = config.ok_or_else(|| CannotConnect("this program has no sessions".into()))?;
+        config.set_max_send_udp_payload_size(size);
+        Ok((config, size))
+    }
+}
+
+/// The settings of connections that speak these application protocols.
+fn transport(config: &QuicheConfig, alpn: &[Vec<u8>]) -> Result<quiche::Config, ConfigError> {
+    let tls = tls_context(config)?;
+    let mut quic = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls)
+        .map_err(|_| ConfigError::Tls)?;
+    let protocols: Vec<&[u8]> = alpn.iter().map(Vec::as_slice).collect();
+    quic.set_application_protos(&protocols)
+        .map_err(|_| ConfigError::Tls)?;
+    quic.set_max_idle_timeout(config.idle_timeout.as_millis() as u64);
+    quic.set_max_recv_udp_payload_size(config.max_udp_payload);
+    quic.set_max_send_udp_payload_size(config.max_udp_payload);
+    quic.discover_pmtu(true);
+    quic.enable_dgram(true, config.receive_queue, config.send_queue);
+    // Streams carry control messages, a few at a time. The windows stay as they begin: the library would widen them
+    // for a peer that sends much, up to 24 MB that wait here whenever nobody reads.
+    quic.set_initial_max_data(CONNECTION_WINDOW);
+    quic.set_max_connection_window(CONNECTION_WINDOW);
+    quic.set_initial_max_stream_data_bidi_local(STREAM_WINDOW);
+    quic.set_initial_max_stream_data_bidi_remote(STREAM_WINDOW);
+    quic.set_max_stream_window(STREAM_WINDOW);
+    quic.set_initial_max_streams_bidi(4);
+    quic.set_active_connection_id_limit(4);
+    quic.set_cc_algorithm(quiche::CongestionControlAlgorithm::Bbr2Gcongestion);
+    quic.set_initial_congestion_window_packets(LEAST_WINDOW);
+    // The shell does not delay packets: release times would be ignored anyway.
+    quic.enable_pacing(false);
+    Ok(quic)
 }
 
 fn id(cid: &Cid) -> quiche::ConnectionId<'_> {
@@ -141,43 +164,39 @@ impl Provider for QuicheProvider {
     fn connect(&mut self, connect: Connect<'_>, now: Instant) -> Result<QuicheConnection, CannotConnect> {
         let expected_address = connect.server_name.and_then(|name| name.parse::<IpAddr>().ok());
         let host = connect.server_name.filter(|_| expected_address.is_none());
-        self.config.set_stateless_reset_token(None);
+        let send_queue = self.send_queue;
+        let (config, size) = self.settings(connect.purpose)?;
+        config.set_stateless_reset_token(None);
         let FourTuple { local, remote } = connect.path;
-        let connection =
-            quiche::connect_with_buffer_factory(host, &id(&connect.scid), local, remote, &mut self.config)
-                .map_err(|error| CannotConnect(format!("cannot open a connection: {error}")))?;
+        let connection = quiche::connect_with_buffer_factory(host, &id(&connect.scid), local, remote, config)
+            .map_err(|error| CannotConnect(format!("cannot open a connection: {error}")))?;
         Ok(QuicheConnection::new(
             connection,
             expected_address,
-            self.send_queue,
-            self.max_udp_payload,
+            send_queue,
+            size,
             now,
         ))
     }
 
     fn accept(&mut self, accept: Accept, now: Instant) -> Result<QuicheConnection, CannotConnect> {
-        self.config
-            .set_stateless_reset_token(Some(u128::from_be_bytes(accept.reset_token)));
+        let send_queue = self.send_queue;
+        let (config, size) = self.settings(accept.purpose)?;
+        config.set_stateless_reset_token(Some(u128::from_be_bytes(accept.reset_token)));
         let FourTuple { local, remote } = accept.path;
         let scid = id(&accept.scid);
         let connection = match &accept.retry {
-            None => quiche::accept_with_buf_factory(&scid, None, local, remote, &mut self.config),
+            None => quiche::accept_with_buf_factory(&scid, None, local, remote, config),
             Some(ids) => {
                 let retry = quiche::RetryConnectionIds {
                     original_destination_cid: &id(&ids.original),
                     retry_source_cid: &id(&ids.retry),
                 };
-                quiche::accept_with_retry(&scid, retry, local, remote, &mut self.config)
+                quiche::accept_with_retry(&scid, retry, local, remote, config)
             }
         };
         let connection = connection.map_err(|error| CannotConnect(format!("cannot accept: {error}")))?;
-        Ok(QuicheConnection::new(
-            connection,
-            None,
-            self.send_queue,
-            self.max_udp_payload,
-            now,
-        ))
+        Ok(QuicheConnection::new(connection, None, send_queue, size, now))
     }
 
     fn is_supported(&self, version: u32) -> bool {
@@ -727,7 +746,11 @@ impl Connection for QuicheConnection {
             received: stats.recv as u64,
             sent: stats.sent as u64,
             lost: stats.lost as u64,
+            acknowledged: stats.acked_bytes,
             rtt,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,7 @@ impl TestPki {
     pub fn config(&self, server: bool, names: &[&str]) -> QuicheConfig {
         QuicheConfig {
             alpn: vec![b"ztna-v1".to_vec()],
+            session_alpn: Vec::new(),
             identity: Some(self.issue(names)),
             trusted: self.authority(),
             verify: Verify::Required,

@@ -15,6 +15,8 @@ use boring::x509::X509;
 pub struct QuicheConfig {
     /// The application protocols offered or accepted, best first.
     pub alpn: Vec<Vec<u8>>,
+    /// The same for connections between agents and connectors; none if this program has no part in any.
+    pub session_alpn: Vec<Vec<u8>>,
     /// This program's certificate chain and private key, PEM; servers need one.
     pub identity: Option<PemIdentity>,
     /// The authorities whose certificates are accepted from peers, PEM. Empty with `Verify::Required` accepts nobody.

@@ -2,7 +2,8 @@
 //!
 //! Decides when a packet is complete, and what is given up: fragments that overlap (RFC 5722; a stack that takes them can
 //! be fooled about ports), packets that wait too long, and the ones that wait longest when memory is full. The caller
-//! says where fragments come from ([`Reassembler::take`]'s `scope`), so that those of strangers are never mixed.
+//! says where fragments come from ([`Reassembler::take`]'s `scope`), so that those of strangers are never mixed, and may
+//! say whose room they take ([`Reassembler::take_from`]'s `holder`), where an address may be anyone's.
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ pub const WAIT: Duration = Duration::from_secs(30);
 pub struct ReassemblyLimits {
     /// Incomplete packets.
     pub packets: usize,
-    /// Incomplete packets of one source address.
+    /// Incomplete packets of one holder: a source address, unless the caller says otherwise.
     pub per_source: usize,
     /// Bytes of all fragments that wait.
     pub bytes: usize,
@@ -54,8 +55,9 @@ pub struct ReassemblyStats {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key<S> {
+struct Key<S, H> {
     scope: S,
+    holder: H,
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
@@ -74,20 +76,27 @@ struct Partial {
 
 /// Packets of which some fragments came.
 #[derive(Debug)]
-pub struct Reassembler<S> {
-    partial: Expiring<Key<S>, Partial>,
-    sources: SeededMap<IpAddr, usize>,
+pub struct Reassembler<S, H = IpAddr> {
+    partial: Expiring<Key<S, H>, Partial>,
+    holders: SeededMap<H, usize>,
     bytes: usize,
     limits: ReassemblyLimits,
     stats: ReassemblyStats,
 }
 
 impl<S: Copy + Eq + Hash> Reassembler<S> {
+    /// Takes a fragment; the whole packet if it was the last that was missing.
+    pub fn take(&mut self, scope: S, packet: &[u8], parsed: &Parsed, now: Instant) -> Option<Vec<u8>> {
+        self.take_from(scope, parsed.flow.source, packet, parsed, now)
+    }
+}
+
+impl<S: Copy + Eq + Hash, H: Copy + Eq + Hash> Reassembler<S, H> {
     /// Without fragments.
     pub fn new(limits: ReassemblyLimits, rng: &mut Rng) -> Self {
         Self {
             partial: Expiring::new(limits.packets, rng),
-            sources: rng.map(),
+            holders: rng.map(),
             bytes: 0,
             limits,
             stats: ReassemblyStats::default(),
@@ -104,14 +113,22 @@ impl<S: Copy + Eq + Hash> Reassembler<S> {
         self.partial.len()
     }
 
-    /// Takes a fragment; the whole packet if it was the last that was missing.
-    pub fn take(&mut self, scope: S, packet: &[u8], parsed: &Parsed, now: Instant) -> Option<Vec<u8>> {
+    /// As [`Reassembler::take`], for fragments that take the room of this holder.
+    pub fn take_from(
+        &mut self,
+        scope: S,
+        holder: H,
+        packet: &[u8],
+        parsed: &Parsed,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
         let Some(piece) = Piece::of(packet, parsed) else {
             self.stats.inconsistent += 1;
             return None;
         };
         let key = Key {
             scope,
+            holder,
             source: parsed.flow.source,
             destination: parsed.flow.destination,
             protocol: parsed.flow.protocol,
@@ -157,8 +174,18 @@ impl<S: Copy + Eq + Hash> Reassembler<S> {
         Some((key.scope, partial.first.map(|(_, first)| first)))
     }
 
+    /// Forgets what came in this scope; nobody is told. It looks at every packet that waits.
+    pub fn forget_scope(&mut self, scope: S) {
+        let of_scope = self.partial.keys().filter(|key| key.scope == scope);
+        let keys: Vec<Key<S, H>> = of_scope.copied().collect();
+        for key in keys {
+            self.forget(&key);
+            self.stats.evicted += 1;
+        }
+    }
+
     /// Makes room for a fragment and its place in the table; `false` if it has to be dropped.
-    fn has_room(&mut self, key: &Key<S>, len: usize, now: Instant) -> bool {
+    fn has_room(&mut self, key: &Key<S, H>, len: usize, now: Instant) -> bool {
         while self.bytes + len > self.limits.bytes {
             let Some((key, partial)) = self.partial.pop_oldest() else {
                 break;
@@ -169,8 +196,8 @@ impl<S: Copy + Eq + Hash> Reassembler<S> {
         if self.partial.get(key).is_some() {
             return true;
         }
-        let of_source = self.sources.get(&key.source).copied().unwrap_or(0);
-        if of_source >= self.limits.per_source {
+        let of_holder = self.holders.get(&key.holder).copied().unwrap_or(0);
+        if of_holder >= self.limits.per_source {
             self.stats.evicted += 1;
             return false;
         }
@@ -178,23 +205,23 @@ impl<S: Copy + Eq + Hash> Reassembler<S> {
             self.gone(&key, &partial);
             self.stats.evicted += 1;
         }
-        *self.sources.entry(key.source).or_insert(0) += 1;
+        *self.holders.entry(key.holder).or_insert(0) += 1;
         true
     }
 
-    fn forget(&mut self, key: &Key<S>) -> Option<Partial> {
+    fn forget(&mut self, key: &Key<S, H>) -> Option<Partial> {
         let partial = self.partial.remove(key)?;
         self.gone(key, &partial);
         Some(partial)
     }
 
     /// Keeps the books after a packet left the table.
-    fn gone(&mut self, key: &Key<S>, partial: &Partial) {
+    fn gone(&mut self, key: &Key<S, H>, partial: &Partial) {
         self.bytes = self.bytes.saturating_sub(partial.bytes());
-        if let Some(count) = self.sources.get_mut(&key.source) {
+        if let Some(count) = self.holders.get_mut(&key.holder) {
             *count -= 1;
             if *count == 0 {
-                self.sources.remove(&key.source);
+                self.holders.remove(&key.holder);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::id::ConnId;
 use proto_core::machine::{Deadline, Forward, Machine, Received, Transmit};
-use proto_core::quic::{Pool, PoolConfig, PoolEvent, Provider};
+use proto_core::quic::{Admission, Pool, PoolConfig, PoolEvent, Provider};
 use proto_core::rng::{Rng, Seed};
 
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub(crate) struct Impostor<Q: Provider> {
 impl<Q: Provider> Impostor<Q> {
     pub(crate) fn new(provider: Q, seed: Seed, now: Instant) -> Self {
         let config = PoolConfig {
-            accept: true,
-            retry: true,
+            admission: Admission::Anybody { retry: true },
+            raw: false,
             reset_key: None,
             max_connections: 100,
             max_handshakes: 100,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::id::ConnId;
 use proto_core::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit};
-use proto_core::quic::{CloseReason, Pool, PoolConfig, PoolEvent, Provider};
+use proto_core::quic::{Admission, CloseReason, Pool, PoolConfig, PoolEvent, Provider};
 use proto_core::rng::{Rng, Seed};
 
 use crate::setup::{RELAY, RELAY_NAME};
@@ -22,8 +22,8 @@ pub(crate) struct Raw<Q: Provider> {
 impl<Q: Provider> Raw<Q> {
     pub(crate) fn new(provider: Q, local: &str, seed: Seed, now: Instant) -> Self {
         let config = PoolConfig {
-            accept: false,
-            retry: false,
+            admission: Admission::Nobody,
+            raw: false,
             reset_key: None,
             max_connections: 1,
             max_handshakes: 1,

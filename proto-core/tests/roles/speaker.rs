@@ -9,7 +9,7 @@ use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::id::ConnId;
 use proto_core::machine::{Deadline, Ecn, Forward, FourTuple, Machine, Received, Transmit, Wake};
 use proto_core::messages::MessageStream;
-use proto_core::quic::{CloseReason, Pool, PoolConfig, PoolEvent, Provider};
+use proto_core::quic::{Admission, CloseReason, Pool, PoolConfig, PoolEvent, Provider};
 use proto_core::rng::{Rng, Seed};
 use proto_core::wire::channel::channel_prefix;
 use proto_core::wire::control::ControlMessage;
@@ -38,8 +38,8 @@ pub(crate) struct Speaker<Q: Provider> {
 impl<Q: Provider> Speaker<Q> {
     pub(crate) fn new(provider: Q, local: &str, seed: Seed, now: Instant) -> Self {
         let config = PoolConfig {
-            accept: false,
-            retry: false,
+            admission: Admission::Nobody,
+            raw: false,
             reset_key: None,
             max_connections: 1,
             max_handshakes: 1,

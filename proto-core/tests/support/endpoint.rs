@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::machine::{Deadline, Ecn, Forward, FourTuple, Machine, Received, Transmit, Wake};
-use proto_core::quic::{Accept, Cid, CloseReason, Connect, Connection, Datagram, Provider, State};
+use proto_core::quic::{Accept, Cid, CloseReason, Connect, Connection, Datagram, Provider, Purpose, State};
 
 /// What an endpoint tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,7 @@ impl<P: Provider> Endpoint<P> {
             server_name: Some(name),
             scid,
             path,
+            purpose: Purpose::Control,
         };
         let connection = provider.connect(connect, now).expect("a usable configuration");
         Self {
@@ -118,6 +119,7 @@ impl<P: Provider> Machine for Endpoint<P> {
                     retry: None,
                     reset_token: [7; 16],
                     path,
+                    purpose: Purpose::Control,
                 };
                 self.connection = self.provider.accept(accept, self.now).ok();
             }

@@ -26,15 +26,27 @@ impl Wire {
         right: &Namespace,
         net: &str,
     ) -> Result<Self> {
-        let mut command = right.command(programs.instruments());
-        command.args(["tool", "wire", "--left", "left", "--right", "right"]);
-        let mut process = Process::start("wire", folder, &mut command)?;
-        process.wait_for("ready", PATIENCE)?;
-        right.give("left", left)?;
+        let wire = Self::join(programs, folder, (left, "left"), (right, "right"))?;
         for (host, port, last) in [(left, "left", 2), (right, "right", 1)] {
             host.ip(&format!("address add {net}.{last}/24 dev {port}"))?;
-            host.ip(&format!("link set {port} up"))?;
         }
+        Ok(wire)
+    }
+
+    /// Lays one between two interfaces of these (different) names, both up and without addresses.
+    pub(crate) fn join(
+        programs: &Programs,
+        folder: &Path,
+        (left, here): (&Namespace, &str),
+        (right, there): (&Namespace, &str),
+    ) -> Result<Self> {
+        let mut command = right.command(programs.instruments());
+        command.args(["tool", "wire", "--left", here, "--right", there]);
+        let mut process = Process::start("wire", folder, &mut command)?;
+        process.wait_for("ready", PATIENCE)?;
+        right.give(here, left)?;
+        left.ip(&format!("link set {here} up"))?;
+        right.ip(&format!("link set {there} up"))?;
         Ok(Self { process })
     }
 

@@ -228,7 +228,7 @@ fn a_path_that_narrows_is_healed_by_smaller_segments() {
     let call = world.call(40_000, Vec::new(), true);
     world.run(MINUTE, |world| world.host.calls[call].received.len() > 20_000);
     assert_eq!(world.host.largest, MTU);
-    world.stack.set_mtu(harness::SERVICE, 1000);
+    world.stack.set_mtu(harness::LANE, 1000);
     world.pass(Duration::from_millis(100));
     world.host.largest = 0;
     world.run(MINUTE, |world| {

@@ -14,7 +14,7 @@ fn fragments(packet: &[u8], id: u32) -> Vec<Datagram> {
 fn put_together(stack: &mut Netstack, now: Instant) -> Vec<Vec<u8>> {
     let mut host = Reassembler::new(ReassemblyLimits::default(), &mut Rng::new(&Seed([9; 32])));
     let mut whole = Vec::new();
-    while let Some(piece) = stack.poll_packet(SERVICE, now) {
+    while let Some(piece) = stack.poll_packet(LANE, now) {
         assert!(piece.len() <= 1280);
         whole.extend(host.take((), &piece, &packet::parse(&piece).unwrap(), now));
     }
@@ -29,7 +29,7 @@ fn datagrams_larger_than_the_tunnel_pass_both_ways() {
         stack.addresses[0].clear();
         let question = udp(agent, service, &[7; 9000]);
         for fragment in fragments(&question, 3).into_iter().rev() {
-            stack.handle_packet(SERVICE, fragment, now);
+            stack.handle_packet(LANE, fragment, now);
         }
         let (opened, sent) = requests(&mut stack);
         assert_eq!(sent, [(opened[0], vec![7; 9000])]);
@@ -59,7 +59,7 @@ fn a_large_ping_is_answered_whole() {
     let checksum = u16::from_be_bytes([request[10], request[11]]) - (len as u16 - old);
     request[10..12].copy_from_slice(&checksum.to_be_bytes());
     for fragment in fragments(&request, 3) {
-        stack.handle_packet(SERVICE, fragment, now);
+        stack.handle_packet(LANE, fragment, now);
     }
     let answers = put_together(&mut stack, now);
     assert_eq!(answers.len(), 1);
@@ -72,15 +72,15 @@ fn a_fragment_that_stays_alone_is_answered_in_the_end() {
     let now = origin();
     let mut stack = stack(Protocol::Udp, now);
     stack.handle_packet(
-        SERVICE,
+        LANE,
         fragments(&udp(AGENT, VIRTUAL, &[7; 9000]), 3).remove(0),
         now,
     );
-    assert!(stack.poll_packet(SERVICE, now).is_none());
+    assert!(stack.poll_packet(LANE, now).is_none());
     let later = stack.poll_timeout().unwrap();
     assert_eq!(later, now + crate::routing::reassembly::WAIT);
     stack.handle_timeout(later);
-    let answer = stack.poll_packet(SERVICE, later).unwrap();
+    let answer = stack.poll_packet(LANE, later).unwrap();
     assert_eq!(answer[20..22], [11, 1], "reassembly time exceeded");
     assert_eq!((stack.stats().fragments, stack.poll_timeout()), (1, None));
 }
@@ -90,9 +90,9 @@ fn an_agent_with_many_flows_pushes_out_its_own() {
     let now = origin();
     // Four flows in all.
     let mut stack = stack(Protocol::Udp, now);
-    stack.handle_packet(SERVICE, udp("10.9.0.2:1", VIRTUAL, b"quiet"), now);
+    stack.handle_packet(LANE, udp("10.9.0.2:1", VIRTUAL, b"quiet"), now);
     for port in 1..=20 {
-        stack.handle_packet(SERVICE, udp(&format!("10.9.0.1:{port}"), VIRTUAL, b"loud"), now);
+        stack.handle_packet(LANE, udp(&format!("10.9.0.1:{port}"), VIRTUAL, b"loud"), now);
     }
     let (opened, _) = requests(&mut stack);
     let flow = opened[0];
@@ -103,7 +103,7 @@ fn an_agent_with_many_flows_pushes_out_its_own() {
         },
         now,
     );
-    let answer = stack.poll_packet(SERVICE, now).unwrap();
+    let answer = stack.poll_packet(LANE, now).unwrap();
     assert_eq!(
         packet::parse(&answer).unwrap().flow.destination.to_string(),
         "10.9.0.2"
@@ -115,7 +115,7 @@ fn an_agent_with_many_flows_pushes_out_its_own() {
 fn what_icmp_says_of_a_backend_the_agent_hears() {
     let now = origin();
     let mut stack = stack(Protocol::Udp, now);
-    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"hello"), now);
+    stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b"hello"), now);
     let flow = requests(&mut stack).0[0];
     for (why, code) in [
         (BackendUnreachable::Host, 1),
@@ -123,7 +123,7 @@ fn what_icmp_says_of_a_backend_the_agent_hears() {
         (BackendUnreachable::Prohibited, 13),
     ] {
         stack.handle_backend(FromBackend::Unreachable { flow, why }, now);
-        let answer = stack.poll_packet(SERVICE, now).unwrap();
+        let answer = stack.poll_packet(LANE, now).unwrap();
         assert_eq!(answer[20..22], [3, code]);
     }
     assert_eq!(stack.flows(), 1, "the flow lives on");
@@ -133,7 +133,7 @@ fn what_icmp_says_of_a_backend_the_agent_hears() {
 fn an_agent_that_stopped_listening_ends_its_flow() {
     let now = origin();
     let mut stack = stack(Protocol::Udp, now);
-    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"hello"), now);
+    stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b"hello"), now);
     let flow = requests(&mut stack).0[0];
     stack.handle_backend(
         FromBackend::Datagram {
@@ -142,7 +142,7 @@ fn an_agent_that_stopped_listening_ends_its_flow() {
         },
         now,
     );
-    let late = stack.poll_packet(SERVICE, now).unwrap();
+    let late = stack.poll_packet(LANE, now).unwrap();
     let error = |why| {
         let mut error = Vec::new();
         assert!(packet::unreachable(
@@ -153,12 +153,12 @@ fn an_agent_that_stopped_listening_ends_its_flow() {
         ));
         Datagram::from(error)
     };
-    stack.handle_packet(SERVICE, error(Unreachable::Host), now);
+    stack.handle_packet(LANE, error(Unreachable::Host), now);
     assert_eq!(stack.flows(), 1, "a router on the way may err");
-    stack.handle_packet(SERVICE, error(Unreachable::Port), now);
+    stack.handle_packet(LANE, error(Unreachable::Port), now);
     assert_eq!((stack.flows(), stack.stats().icmp_errors), (0, 1));
     assert_eq!(stack.poll_backend(), Some(ToBackend::Close { flow }));
-    stack.handle_packet(SERVICE, error(Unreachable::Port), now);
+    stack.handle_packet(LANE, error(Unreachable::Port), now);
     assert_eq!(stack.stats().unsupported, 2);
 }
 
@@ -168,9 +168,9 @@ fn errors_are_rationed_and_the_ration_comes_back() {
     let mut stack = stack(Protocol::Tcp, now);
     let errors = |stack: &mut Netstack, now| {
         for _ in 0..1000 {
-            stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"scan"), now);
+            stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b"scan"), now);
         }
-        std::iter::from_fn(|| stack.poll_packet(SERVICE, now)).count()
+        std::iter::from_fn(|| stack.poll_packet(LANE, now)).count()
     };
     assert_eq!(errors(&mut stack, now), 200);
     assert_eq!(errors(&mut stack, now), 0);
@@ -186,6 +186,6 @@ fn a_packet_without_hops_left_goes_nowhere() {
     let checksum = u16::from_be_bytes([packet[10], packet[11]]) + (u16::from(packet[8]) << 8);
     packet[8] = 0;
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    stack.handle_packet(SERVICE, packet, now);
+    stack.handle_packet(LANE, packet, now);
     assert_eq!((stack.stats().hop_limit, stack.flows()), (1, 0));
 }

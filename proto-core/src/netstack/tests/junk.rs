@@ -11,8 +11,6 @@ use crate::backend::Refusal;
 use crate::rng::{Rng, Seed};
 use crate::test_origin::origin;
 
-const SERVICE: ServiceIndex = ServiceIndex(0);
-
 #[derive(Clone, Debug)]
 enum Step {
     Junk(Vec<u8>),
@@ -188,10 +186,11 @@ impl Junk {
         let config = NetstackConfig {
             services: vec![service],
             limits,
-            mtu: 600,
         };
+        let mut stack = Netstack::new(config, Rng::new(&Seed([9; 32])), now);
+        assert_eq!(stack.open_lane(SERVICE, None, 600), LANE);
         Self {
-            stack: Netstack::new(config, Rng::new(&Seed([9; 32])), now),
+            stack,
             now,
             flows: Vec::new(),
             last: (1, 0, 0),
@@ -201,7 +200,7 @@ impl Junk {
     fn take(&mut self, step: Step) {
         let now = self.now;
         match step {
-            Step::Junk(bytes) => self.stack.handle_packet(SERVICE, bytes.into(), now),
+            Step::Junk(bytes) => self.stack.handle_packet(LANE, bytes.into(), now),
             Step::Udp { port, payload } => {
                 let mut packet = Vec::new();
                 let source = SocketAddr::new([10, 9, 0, 1].into(), port);
@@ -211,7 +210,7 @@ impl Junk {
                     &payload,
                     &mut packet
                 ));
-                self.stack.handle_packet(SERVICE, packet.into(), now);
+                self.stack.handle_packet(LANE, packet.into(), now);
             }
             Step::Tcp {
                 port,
@@ -291,8 +290,7 @@ impl Junk {
     }
 
     fn segment(&mut self, segment: &Segment<'_>) {
-        self.stack
-            .handle_packet(SERVICE, segment.packet().into(), self.now);
+        self.stack.handle_packet(LANE, segment.packet().into(), self.now);
     }
 
     fn report(&mut self, kind: u8, flow: usize, bytes: usize) {
@@ -331,7 +329,7 @@ impl Junk {
 
     fn poll(&mut self) {
         while self.stack.poll_ready().is_some() {}
-        while let Some(packet) = self.stack.poll_packet(SERVICE, self.now) {
+        while let Some(packet) = self.stack.poll_packet(LANE, self.now) {
             let parsed = packet::parse(&packet).unwrap();
             assert!(packet::verify_checksums(&parsed, &packet) && packet.len() <= 600);
             if let Kind::Tcp(flags) = parsed.kind {

@@ -22,26 +22,30 @@ fn stack_for(service: NetstackService, now: Instant) -> Netstack {
     let config = NetstackConfig {
         services: vec![service],
         limits: NetstackLimits::default(),
-        mtu: 1280,
     };
-    Netstack::new(config, Rng::new(&Seed([4; 32])), now)
+    with_lane(config, now)
 }
 
 /// What the stack says to the agent.
 fn answers(stack: &mut Netstack, now: Instant) -> Vec<Kind> {
     while stack.poll_ready().is_some() {}
-    let packets = std::iter::from_fn(|| stack.poll_packet(SERVICE, now));
+    let packets = std::iter::from_fn(|| stack.poll_packet(LANE, now));
     packets
         .map(|packet| packet::parse(&packet).unwrap().kind)
         .collect()
 }
 
-fn syn(port: u16) -> Datagram {
+pub(super) fn syn(port: u16) -> Datagram {
+    syn_at(port, 9)
+}
+
+pub(super) fn syn_at(port: u16, number: u32) -> Datagram {
     let mut packet = vec![
         0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 100, 0, 1, 0, 0, 0, 80, 0, 0, 0, 9, 0,
         0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0,
     ];
     packet[20..22].copy_from_slice(&port.to_be_bytes());
+    packet[24..28].copy_from_slice(&number.to_be_bytes());
     // The checksums come with the addresses.
     packet::rewrite_source(&mut packet, "10.9.0.2".parse().unwrap()).unwrap();
     let sum = |bytes: &[u8], start: u32| {
@@ -76,8 +80,8 @@ fn a_list_lets_in_whom_it_names_and_nobody_whom_nobody_introduced() {
     for (who, let_in) in [(Some(ALICE), true), (Some(BOB), false), (None, false)] {
         let packet = udp(AGENT, VIRTUAL, b"question");
         match who {
-            Some(who) => stack.handle_introduced(SERVICE, who, packet, now),
-            None => stack.handle_packet(SERVICE, udp("10.9.0.7:1", VIRTUAL, b"x"), now),
+            Some(who) => stack.handle_introduced(LANE, who, packet, now),
+            None => stack.handle_packet(LANE, udp("10.9.0.7:1", VIRTUAL, b"x"), now),
         }
         let (opened, sent) = requests(&mut stack);
         assert_eq!(
@@ -89,7 +93,7 @@ fn a_list_lets_in_whom_it_names_and_nobody_whom_nobody_introduced() {
         assert_eq!(answers(&mut stack, now), expected, "{who:?}");
     }
     // The same by TCP: a reset, and no backend is bothered.
-    stack.handle_introduced(SERVICE, BOB, syn(5000), now);
+    stack.handle_introduced(LANE, BOB, syn(5000), now);
     assert!(matches!(answers(&mut stack, now)[..], [Kind::Tcp(flags)] if flags.rst));
     assert!(stack.poll_backend().is_none());
     assert_eq!(stack.stats().denied, 3);
@@ -101,12 +105,12 @@ fn an_introduction_may_come_ahead_of_its_packet() {
     let mut stack = stack_for(offer(Some("alice")), now);
     let whole = udp(AGENT, VIRTUAL, &[7; 900]);
     let ahead = Datagram::from(whole[..128].to_vec());
-    stack.handle_introduced(SERVICE, ALICE, ahead, now);
+    stack.handle_introduced(LANE, ALICE, ahead, now);
     assert!(stack.poll_backend().is_none(), "a beginning is no packet");
     // Another flow in between is nobody's.
-    stack.handle_packet(SERVICE, udp("10.9.0.7:1", VIRTUAL, b"x"), now);
+    stack.handle_packet(LANE, udp("10.9.0.7:1", VIRTUAL, b"x"), now);
     assert!(stack.poll_backend().is_none());
-    stack.handle_packet(SERVICE, whole, now);
+    stack.handle_packet(LANE, whole, now);
     assert_eq!(requests(&mut stack).0.len(), 1);
     assert_eq!(stack.stats().denied, 1);
 }
@@ -115,11 +119,11 @@ fn an_introduction_may_come_ahead_of_its_packet() {
 fn another_agent_behind_the_same_addresses_does_not_inherit_the_flow() {
     let now = origin();
     let mut stack = stack_for(offer(None), now);
-    stack.handle_introduced(SERVICE, ALICE, udp(AGENT, VIRTUAL, b"a"), now);
+    stack.handle_introduced(LANE, ALICE, udp(AGENT, VIRTUAL, b"a"), now);
     let hers = requests(&mut stack).0[0];
-    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"a"), now);
+    stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b"a"), now);
     assert!(requests(&mut stack).0.is_empty(), "still hers");
-    stack.handle_introduced(SERVICE, BOB, udp(AGENT, VIRTUAL, b"b"), now);
+    stack.handle_introduced(LANE, BOB, udp(AGENT, VIRTUAL, b"b"), now);
     let mut closed = Vec::new();
     let mut opened = Vec::new();
     while let Some(request) = stack.poll_backend() {
@@ -138,19 +142,19 @@ fn another_agent_behind_the_same_addresses_does_not_inherit_the_flow() {
 fn a_list_that_loses_a_name_ends_its_flows_and_a_service_that_goes_ends_all() {
     let now = origin();
     let mut stack = stack_for(offer(None), now);
-    stack.handle_introduced(SERVICE, ALICE, udp(AGENT, VIRTUAL, b"a"), now);
-    stack.handle_introduced(SERVICE, BOB, udp("10.9.0.5:5000", VIRTUAL, b"b"), now);
-    stack.handle_introduced(SERVICE, BOB, syn(5001), now);
+    stack.handle_introduced(LANE, ALICE, udp(AGENT, VIRTUAL, b"a"), now);
+    stack.handle_introduced(LANE, BOB, udp("10.9.0.5:5000", VIRTUAL, b"b"), now);
+    stack.handle_introduced(LANE, BOB, syn(5001), now);
     requests_of_any(&mut stack);
     assert_eq!(stack.flows(), 3);
-    stack.install(SERVICE, offer(Some("alice")), 1280, now);
+    stack.install(SERVICE, offer(Some("alice")), now);
     assert_eq!((stack.flows(), stack.stats().ended), (1, 2));
     assert_eq!(answers(&mut stack, now).len(), 2, "both hear of it");
-    stack.handle_packet(SERVICE, udp(AGENT, VIRTUAL, b"a"), now);
+    stack.handle_packet(LANE, udp(AGENT, VIRTUAL, b"a"), now);
     assert!(requests_of_any(&mut stack) > 0, "hers goes on");
     stack.remove(SERVICE, now);
     assert_eq!(stack.flows(), 0);
-    stack.handle_introduced(SERVICE, ALICE, syn(5002), now);
+    stack.handle_introduced(LANE, ALICE, syn(5002), now);
     assert!(matches!(answers(&mut stack, now)[..], [Kind::IcmpError, Kind::Tcp(flags)] if flags.rst));
 }
 
@@ -173,7 +177,7 @@ fn a_flow_is_tried_over_once_before_its_agent_hears() {
     service.offer.listeners[0].backends = (1..=3).map(backend).collect();
     service.offer.proxy_protocol = true;
     let mut stack = stack_for(service, now);
-    stack.handle_introduced(SERVICE, ALICE, syn(5000), now);
+    stack.handle_introduced(LANE, ALICE, syn(5000), now);
     let mut tried = Vec::new();
     for attempt in 0..2 {
         let Some(ToBackend::Open { flow, address, .. }) = stack.poll_backend() else {
@@ -196,7 +200,7 @@ fn a_flow_is_tried_over_once_before_its_agent_hears() {
     assert_eq!(flows, 0, "nobody counts it any more");
 
     // One that takes it is told who comes, before anything else.
-    stack.handle_introduced(SERVICE, ALICE, syn(5001), now);
+    stack.handle_introduced(LANE, ALICE, syn(5001), now);
     let Some(ToBackend::Open { flow, .. }) = stack.poll_backend() else {
         panic!("opened");
     };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Harness, SERVER_NAME, Setup, Side};
 use crate::machine::FourTuple;
-use crate::quic::{Accept, Cid, Connect, Connection, Provider, RetryIds, State};
+use crate::quic::{Accept, Cid, Connect, Connection, Provider, Purpose, RetryIds, State};
 use crate::sim::Clock;
 
 /// One way through the wire.
@@ -79,6 +79,7 @@ impl<H: Harness> Pair<H> {
             server_name: name,
             scid: client_cid(),
             path,
+            purpose: Purpose::Control,
         };
         let client = connector
             .connect(connect, clock.now())
@@ -273,6 +274,7 @@ impl<H: Harness> Pair<H> {
                 retry: self.retry,
                 reset_token: RESET_TOKEN,
                 path,
+                purpose: Purpose::Control,
             };
             let server = self.acceptor.accept(accept, self.clock.now());
             self.server = Some(server.expect("the setup is usable"));

@@ -237,6 +237,7 @@ impl FakeConnection {
             self.recovery.on_rtt_sample(self.now.duration_since(sent));
         }
         self.recovery.on_acked(acked.bytes);
+        self.stats.acknowledged += acked.bytes as u64;
         self.recovery.backoff = 0;
         if space == Space::Handshake {
             self.peer_unblocked = true;

@@ -10,7 +10,7 @@ use super::frame::{self, Frame};
 use super::packet::{Head, PacketWriter, Space};
 use super::ranges::Ranges;
 use super::seal::TAG_LEN;
-use super::{FakeCertificate, FakeConfig, FakeConnection, FakeProvider, Trust};
+use super::{FakeCertificate, FakeConfig, FakeConnection, FakeProvider, Purpose, Trust};
 use crate::machine::FourTuple;
 use crate::quic::conformance::{Harness, Identity, SERVER_NAME, Setup, Side};
 use crate::quic::{Accept, Cid, Connect, Connection, Datagram, DatagramError, Provider, State};
@@ -91,6 +91,7 @@ impl Wire {
             server_name: None,
             scid: Cid::new(b"client-1").unwrap(),
             path,
+            purpose: Purpose::Control,
         };
         let mut connector = FakeProvider::new(config.clone(), Rng::new(&Seed([1; 32])));
         let acceptor = FakeProvider::new(config.clone(), Rng::new(&Seed([2; 32])));
@@ -139,6 +140,7 @@ impl Wire {
                     retry: None,
                     reset_token: [9; 16],
                     path,
+                    purpose: Purpose::Control,
                 };
                 let acceptor = &mut self.acceptor;
                 let server = self

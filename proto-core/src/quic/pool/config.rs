@@ -4,13 +4,27 @@ use crate::id::ConnId;
 use crate::machine::FourTuple;
 use crate::quic::CloseReason;
 
+/// Whose first packets a pool answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Nobody's: this side only opens connections.
+    Nobody,
+    /// Anybody's (a server). With `retry` every client has to prove its address before any state exists (RFC 9000 §8.1.2).
+    Anybody {
+        /// Whether it has to.
+        retry: bool,
+    },
+    /// Those that come through a carrier, and those from an address that was invited.
+    Invited,
+}
+
 /// What a pool does and how much it may hold.
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
-    /// Accept connections from strangers (a server).
-    pub accept: bool,
-    /// Demand proof of address from every client before any state exists (RFC 9000 §8.1.2).
-    pub retry: bool,
+    /// Whose first packets are answered.
+    pub admission: Admission,
+    /// Keep payloads that are not QUIC for [`Pool::poll_raw`](super::Pool::poll_raw), and send such.
+    pub raw: bool,
     /// The key of stateless reset tokens; one that survives restarts makes peers notice a restart at once.
     pub reset_key: Option<[u8; 32]>,
     /// Most connections at one time; further ones are not answered.
@@ -46,6 +60,14 @@ pub struct PoolStats {
     pub not_quic: u64,
     /// Packets for connections that do not exist.
     pub unknown_connection: u64,
+    /// First packets of connections from where nobody was invited.
+    pub uninvited: u64,
+    /// Frames of channels that this side does not have, or not from the intermediate's address.
+    pub unknown_channel: u64,
+    /// Packets that came another way than their connection takes: through a channel, or beside it.
+    pub wrong_way: u64,
+    /// Payloads beside QUIC that were not kept, because too many waited or they are too long.
+    pub raw_dropped: u64,
     /// Initials shorter than 1,200 bytes (RFC 9000 §14.1).
     pub short_initial: u64,
     /// Retry packets sent.

@@ -4,18 +4,13 @@
 
 use std::time::Instant;
 
-use super::{Header, LongKind, Pool};
+use super::{Admission, Header, LongKind, Pool};
 use crate::id::ConnId;
 use crate::machine::FourTuple;
 use crate::quic::accept::MAX_TOKEN_LEN;
 use crate::quic::header::MIN_INITIAL_LEN;
-use crate::quic::{Accept, Cid, Connection, Provider, RetryIds, WriteRetry};
-
-/// Stateless answers that may wait at one time; further ones are dropped and counted.
-pub const STATELESS_SLOTS: usize = 64;
-
-/// The longest of them: a Retry with its token.
-const STATELESS_LEN: usize = 256;
+use crate::quic::{Accept, Cid, Connection, Provider, Purpose, RetryIds, WriteRetry};
+use crate::wire::v1;
 
 /// The length of a stateless reset, at most. It is always shorter than the packet it answers, so that two lost peers never
 /// reset each other for ever (RFC 9000 §10.3.3).
@@ -25,77 +20,15 @@ const RESET_LEN: usize = 42;
 /// that only shows signs of life learns of a restart, too.
 const MIN_RESET_LEN: usize = 21;
 
-#[derive(Debug)]
-struct Answer {
-    path: Option<FourTuple>,
-    len: usize,
-    bytes: [u8; STATELESS_LEN],
-}
+/// RFC 9000 §7.2: a client's first destination id has at least 8 bytes; shorter ones are cheap to collide.
+const MIN_FIRST_DCID: usize = 8;
 
-/// A ring of stateless answers.
-#[derive(Debug)]
-pub(super) struct Stateless {
-    ring: Vec<Answer>,
-    first: usize,
-    len: usize,
-}
-
-impl Stateless {
-    pub(super) fn new(enabled: bool) -> Self {
-        let slots = if enabled { STATELESS_SLOTS } else { 0 };
-        let ring = (0..slots)
-            .map(|_| Answer {
-                path: None,
-                len: 0,
-                bytes: [0; STATELESS_LEN],
-            })
-            .collect();
-        Self {
-            ring,
-            first: 0,
-            len: 0,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Lets `write` fill the next free place; `false` if there is none or nothing was written.
-    fn push(
-        &mut self,
-        path: FourTuple,
-        write: impl FnOnce(&mut [u8; STATELESS_LEN]) -> Option<usize>,
-    ) -> bool {
-        let capacity = self.ring.len();
-        if self.len == capacity {
-            return false;
-        }
-        let Some(answer) = self.ring.get_mut((self.first + self.len) % capacity) else {
-            return false;
-        };
-        let Some(len) = write(&mut answer.bytes) else {
-            return false;
-        };
-        answer.path = Some(path);
-        answer.len = len.min(STATELESS_LEN);
-        self.len += 1;
-        true
-    }
-
-    /// Copies the oldest answer into `out`.
-    pub(super) fn pop(&mut self, out: &mut [u8]) -> Option<(usize, FourTuple)> {
-        if self.len == 0 {
-            return None;
-        }
-        let answer = self.ring.get(self.first)?;
-        self.first = (self.first + 1) % self.ring.len();
-        self.len -= 1;
-        let path = answer.path?;
-        out.get_mut(..answer.len)?
-            .copy_from_slice(&answer.bytes[..answer.len]);
-        Some((answer.len, path))
-    }
+/// What the first packet of a client says.
+struct Client {
+    dcid: Cid,
+    scid: Cid,
+    version: u32,
+    path: FourTuple,
 }
 
 impl<Q: Provider> Pool<Q> {
@@ -105,20 +38,27 @@ impl<Q: Provider> Pool<Q> {
         header: &Header,
         packet: &[u8],
         path: FourTuple,
+        carrier: Option<u32>,
         now: Instant,
     ) -> Option<ConnId> {
         if let Some(id) = self.reset_by_peer(header, packet, path) {
             return Some(id);
         }
+        if carrier.is_none() && self.config.raw && packet.first() == Some(&v1::MAGIC) {
+            self.keep_raw(packet, path);
+            return None;
+        }
         // An answer cannot be sent to port 0; sending there is an error, not a datagram.
-        if !self.config.accept || path.remote.port() == 0 {
+        if self.config.admission == Admission::Nobody || path.remote.port() == 0 {
             self.stats.unknown_connection += 1;
             return None;
         }
         let (kind, version, dcid, scid, token) = match header {
             Header::Short { .. } => {
                 self.stats.unknown_connection += 1;
-                self.answer_with_reset(header, packet.len(), path);
+                if let Admission::Anybody { .. } = self.config.admission {
+                    self.answer_with_reset(header, packet.len(), path);
+                }
                 return None;
             }
             Header::Long {
@@ -133,18 +73,32 @@ impl<Q: Provider> Pool<Q> {
             self.stats.short_initial += 1;
             return None;
         }
+        let retry = match self.config.admission {
+            Admission::Anybody { retry } => retry,
+            Admission::Nobody | Admission::Invited => {
+                return self.guest(kind, dcid, version, path, carrier, now);
+            }
+        };
         match kind {
             LongKind::OtherVersion => {
                 if version != 0 && !self.provider.is_supported(version) {
                     let provider = &self.provider;
                     let sent = self
-                        .stateless
+                        .beside
                         .push(path, |out| provider.write_version_negotiation(&scid, &dcid, out));
                     self.count_answer(sent, |stats| &mut stats.versions_negotiated);
                 }
                 None
             }
-            LongKind::Initial => self.initial(dcid, scid, packet.get(token)?, version, path, now),
+            LongKind::Initial => {
+                let client = Client {
+                    dcid,
+                    scid,
+                    version,
+                    path,
+                };
+                self.initial(client, packet.get(token)?, retry, now)
+            }
             LongKind::ZeroRtt | LongKind::Handshake | LongKind::Retry => {
                 self.stats.unknown_connection += 1;
                 None
@@ -162,44 +116,70 @@ impl<Q: Provider> Pool<Q> {
         })
     }
 
-    fn initial(
+    /// The first packet of a connection, where only guests are let in. A guest has shown its address: through the channel that
+    /// it came by, or by an authentic check from there. So there is no Retry.
+    fn guest(
         &mut self,
+        kind: LongKind,
         dcid: Cid,
-        scid: Cid,
-        token: &[u8],
         version: u32,
         path: FourTuple,
+        carrier: Option<u32>,
         now: Instant,
     ) -> Option<ConnId> {
-        // RFC 9000 §7.2: a client's first destination id has at least 8 bytes; shorter ones are cheap to collide.
-        if dcid.as_bytes().len() < 8 {
+        let is_first = kind == LongKind::Initial && self.provider.is_supported(version);
+        if !is_first || dcid.as_bytes().len() < MIN_FIRST_DCID {
+            self.stats.unknown_connection += 1;
+            return None;
+        }
+        let invitation = self.invitation(path.remote);
+        if carrier.is_none() && invitation.is_none() {
+            self.stats.uninvited += 1;
+            return None;
+        }
+        let purpose = if carrier.is_some() {
+            Purpose::Carried
+        } else {
+            Purpose::Session
+        };
+        let id = self.accept(dcid, None, purpose, path, now)?;
+        if let Some(slot) = self.slot_mut(id) {
+            slot.carrier = carrier;
+            slot.invitation = invitation.filter(|_| carrier.is_none());
+        }
+        Some(id)
+    }
+
+    fn initial(&mut self, client: Client, token: &[u8], must_prove: bool, now: Instant) -> Option<ConnId> {
+        if client.dcid.as_bytes().len() < MIN_FIRST_DCID {
             self.stats.not_quic += 1;
             return None;
         }
         let retry = if token.is_empty() {
-            if self.config.retry {
-                self.answer_with_retry(dcid, scid, version, path, now);
+            if must_prove {
+                self.answer_with_retry(&client, now);
                 return None;
             }
             None
         } else {
-            let Some(ids) = self.door.open(token, path.remote, &dcid, now) else {
+            let Some(ids) = self.door.open(token, client.path.remote, &client.dcid, now) else {
                 self.stats.tokens_invalid += 1;
-                if self.config.retry {
-                    self.answer_with_retry(dcid, scid, version, path, now);
+                if must_prove {
+                    self.answer_with_retry(&client, now);
                 }
                 return None;
             };
             self.stats.tokens_valid += 1;
             Some(ids)
         };
-        self.accept(dcid, retry, path, now)
+        self.accept(client.dcid, retry, Purpose::Control, client.path, now)
     }
 
     fn accept(
         &mut self,
         dcid: Cid,
         retry: Option<RetryIds>,
+        purpose: Purpose,
         path: FourTuple,
         now: Instant,
     ) -> Option<ConnId> {
@@ -209,18 +189,14 @@ impl<Q: Provider> Pool<Q> {
         }
         let scid = self.fresh_cid();
         let reset_token = self.door.reset_token(&scid);
-        let connection = self
-            .provider
-            .accept(
-                Accept {
-                    scid,
-                    retry,
-                    reset_token,
-                    path,
-                },
-                now,
-            )
-            .ok()?;
+        let accept = Accept {
+            scid,
+            retry,
+            reset_token,
+            path,
+            purpose,
+        };
+        let connection = self.provider.accept(accept, now).ok()?;
         let id = self.insert(connection, path, None);
         self.stats.accepted += 1;
         self.own_cid(id, scid);
@@ -230,7 +206,13 @@ impl<Q: Provider> Pool<Q> {
         Some(id)
     }
 
-    fn answer_with_retry(&mut self, dcid: Cid, scid: Cid, version: u32, path: FourTuple, now: Instant) {
+    fn answer_with_retry(&mut self, client: &Client, now: Instant) {
+        let Client {
+            dcid,
+            scid,
+            version,
+            path,
+        } = *client;
         let retry_scid = self.fresh_cid();
         let mut token = [0; MAX_TOKEN_LEN];
         let ids = RetryIds {
@@ -246,7 +228,7 @@ impl<Q: Provider> Pool<Q> {
             token: &token[..len],
             version,
         };
-        let sent = self.stateless.push(path, |out| provider.write_retry(retry, out));
+        let sent = self.beside.push(path, |out| provider.write_retry(retry, out));
         self.count_answer(sent, |stats| &mut stats.retries_sent);
     }
 
@@ -258,7 +240,7 @@ impl<Q: Provider> Pool<Q> {
         let len = RESET_LEN.min(trigger - 1);
         let token = self.door.reset_token(dcid);
         let rng = &mut self.rng;
-        let sent = self.stateless.push(path, |out| {
+        let sent = self.beside.push(path, |out| {
             let (random, end) = out.get_mut(..len)?.split_at_mut(len - token.len());
             rng.fill(random);
             random[0] = (random[0] & 0x3f) | 0x40;

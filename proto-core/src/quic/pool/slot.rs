@@ -26,6 +26,10 @@ pub(super) struct Slot<C> {
     pub(super) peer: Option<SocketAddr>,
     /// Where the connection began, then where it has moved to: never a path that only claims to be the peer's.
     pub(super) path: FourTuple,
+    /// The channel that its packets travel in.
+    pub(super) carrier: Option<u32>,
+    /// What the role calls the address that was invited, if its first packet came from one.
+    pub(super) invitation: Option<u32>,
     pub(super) cids: Vec<Cid>,
     /// Ids of ours beyond the first that the peer holds.
     pub(super) spares: usize,
@@ -53,6 +57,8 @@ impl<C: Connection> Slot<C> {
             client_local,
             peer: None,
             path,
+            carrier: None,
+            invitation: None,
             cids: Vec::new(),
             spares: 0,
             dirty: false,

@@ -21,8 +21,8 @@ fn address(text: &str) -> SocketAddr {
 
 fn server_config(retry: bool) -> PoolConfig {
     PoolConfig {
-        accept: true,
-        retry,
+        admission: Admission::Anybody { retry },
+        raw: false,
         reset_key: Some([9; 32]),
         max_connections: 100,
         max_handshakes: 50,
@@ -50,7 +50,8 @@ impl Wire {
         client.groups = client_groups;
         let client = QuicheProvider::new(&client).unwrap();
         let client_config = PoolConfig {
-            accept: false,
+            admission: Admission::Nobody,
+            raw: false,
             ..server_config(false)
         };
         Self {

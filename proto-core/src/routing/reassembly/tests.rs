@@ -76,7 +76,7 @@ proptest! {
             assert_same(back, &sent);
         }
         while reassembler.pop_expired(now + WAIT).is_some() {}
-        prop_assert_eq!((reassembler.waiting(), reassembler.bytes, reassembler.sources.len()), (0, 0, 0));
+        prop_assert_eq!((reassembler.waiting(), reassembler.bytes, reassembler.holders.len()), (0, 0, 0));
     }
 
     /// Bytes that only look like fragments change nothing for ever, and never panic.
@@ -96,7 +96,7 @@ proptest! {
             prop_assert!(reassembler.bytes <= 6_000 + 66_000 && reassembler.waiting() <= 4);
         }
         while reassembler.pop_expired(now + WAIT).is_some() {}
-        prop_assert_eq!((reassembler.bytes, reassembler.sources.len()), (0, 0));
+        prop_assert_eq!((reassembler.bytes, reassembler.holders.len()), (0, 0));
     }
 }
 

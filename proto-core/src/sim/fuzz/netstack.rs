@@ -2,8 +2,9 @@
 //!
 //! Packets are either any bytes or TCP segments and UDP packets that belong to a conversation: the script chooses flags,
 //! offsets and options, the numbers are taken from what the stack has said. Some are introduced with the agent they come
-//! from, who may be another one each time. Whatever happens, what comes out is well-formed, tables keep to their limits,
-//! timers lie in the future, and long silence leaves nothing behind.
+//! from, who may be another one each time; others come on lanes of their own, from the same addresses. Whatever happens,
+//! what comes out is well-formed and leaves by a lane that is open, tables keep to their limits, timers lie in the future,
+//! and long silence leaves nothing behind.
 
 mod options;
 
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{FlowId, FromBackend, Refusal, ToBackend, Transport};
 use crate::config::Protocol;
-use crate::id::ServiceIndex;
+use crate::id::{LaneId, ServiceIndex};
 use crate::netstack::{Netstack, NetstackConfig, NetstackLimits, NetstackService};
 use crate::quic::identity::Fingerprint;
 use crate::rng::{Rng, Seed};
@@ -37,11 +38,15 @@ const LIMITS: NetstackLimits = NetstackLimits {
         bytes: 4096,
     },
     tunnel_queue: 8,
+    tunnel_packets: 20,
     backend_queue: 8,
 };
 
 /// The largest packet of the tunnel, at most.
 const MTU: usize = 1280;
+
+/// What the lanes are: the service, and the agent if it is known. The third agent is not let in by the second service.
+const LANES: [(u16, Option<u8>); 5] = [(0, None), (1, None), (0, Some(0)), (1, Some(1)), (1, Some(2))];
 
 /// Longer than any flow survives silence.
 const FORGOTTEN: Duration = Duration::from_secs(4 * 3600);
@@ -122,8 +127,9 @@ struct Bench {
     stack: Netstack,
     now: Instant,
     mtu: usize,
-    /// By our port.
-    conversations: [Conversation; 4],
+    lanes: [LaneId; LANES.len()],
+    /// By lane and our port.
+    conversations: [Conversation; 4 * LANES.len()],
     /// Flows that the stack has asked for and not closed.
     flows: Vec<Backend>,
     /// Flows that are gone.
@@ -144,14 +150,15 @@ impl Bench {
         let config = NetstackConfig {
             services: vec![service(0, Protocol::Both), restricted],
             limits: LIMITS,
-            mtu: MTU,
         };
         let now = ManualClock::new().now();
+        let mut stack = Netstack::new(config, Rng::new(&Seed([4; 32])), now);
         Self {
-            stack: Netstack::new(config, Rng::new(&Seed([4; 32])), now),
+            lanes: LANES.map(|lane| open(&mut stack, lane, MTU)),
+            stack,
             now,
             mtu: MTU,
-            conversations: [Conversation::default(); 4],
+            conversations: [Conversation::default(); 4 * LANES.len()],
             flows: Vec::new(),
             stale: Vec::new(),
         }
@@ -163,46 +170,57 @@ impl Bench {
                 let (port, flags, offset) = (script.u8(), script.u8(), script.u8());
                 let options = match kind {
                     0..50 => Vec::new(),
-                    50.. => options::draw(&self.conversations[usize::from(port % 4)], script),
+                    50.. => options::draw(&self.conversations[conversation(port)], script),
                 };
                 let introduced = (kind >= 70).then(|| script.u8());
                 let payload = script.bytes();
                 let bytes = self.segment(port, flags, offset, &options, &payload);
-                self.give(0, bytes, introduced);
+                self.give(usize::from(port / 128) * 2, bytes, introduced);
             }
             80..110 => {
-                let (service, port) = (script.u8() % 2, script.u8() % 6);
+                let (lane, port) = (script.u8(), script.u8() % 6);
+                let lane = match lane {
+                    0..128 => lane % 2,
+                    128.. => 2 + lane % 3,
+                };
+                let service = LANES[usize::from(lane)].0 as u8;
                 let mut bytes = Vec::new();
                 let source = SocketAddr::new(agent(port / 4), 5000 + u16::from(port));
                 let destination = SocketAddr::new(virtual_address(service), 9999);
                 packet::udp(source, destination, &script.bytes(), &mut bytes);
                 let introduced = (kind >= 98).then(|| script.u8());
-                self.give(service, bytes, introduced);
+                self.give(usize::from(lane), bytes, introduced);
             }
             110..120 => {
-                let service = script.u8() % 3;
+                let lane = script.u8() % 6;
                 let introduced = (kind >= 115).then(|| script.u8());
                 let bytes = script.bytes();
-                self.give(service, bytes, introduced);
+                self.give(usize::from(lane), bytes, introduced);
             }
             120..220 => self.backend(kind, script),
             220..235 => self.pass(Duration::from_millis(u64::from(script.u8()))),
             235..245 => self.pass(Duration::from_millis(u64::from(script.u8()) * 100)),
             245..250 => self.pass(Duration::from_secs(u64::from(script.u8()) * 10)),
-            250..=255 => {
+            250..253 => {
                 self.mtu = 68 + usize::from(script.u8()) * 4;
-                self.stack.set_mtu(ServiceIndex(0), self.mtu);
-                self.stack.set_mtu(ServiceIndex(1), self.mtu);
+                for lane in self.lanes {
+                    self.stack.set_mtu(lane, self.mtu);
+                }
                 self.mtu = MTU.max(self.mtu);
             }
+            253..=255 => self.replace(usize::from(script.u8()) % LANES.len()),
         }
     }
 
     /// Hands a packet over, perhaps introduced with one of three agents; perhaps the introduction is all there is.
-    fn give(&mut self, service: u8, mut bytes: Vec<u8>, introduced: Option<u8>) {
-        let service = ServiceIndex(u16::from(service));
+    fn give(&mut self, lane: usize, mut bytes: Vec<u8>, introduced: Option<u8>) {
+        let nowhere = LaneId {
+            index: 1,
+            generation: 0,
+        };
+        let lane = self.lanes.get(lane).copied().unwrap_or(nowhere);
         let Some(by) = introduced else {
-            return self.stack.handle_packet(service, bytes.into(), self.now);
+            return self.stack.handle_packet(lane, bytes.into(), self.now);
         };
         if by >= 128 {
             bytes.truncate(usize::from(by) / 2);
@@ -210,16 +228,24 @@ impl Bench {
         let agent = by % 3;
         let name = ["", "laptop", "agent.*.ztna"][usize::from(agent)];
         let agent = (fingerprint(agent), name);
-        self.stack
-            .handle_introduced(service, agent, bytes.into(), self.now);
+        self.stack.handle_introduced(lane, agent, bytes.into(), self.now);
     }
 
-    /// A TCP segment of the conversation from one of four ports.
+    /// Closes a lane, which ends what it carried, and opens another in its place.
+    fn replace(&mut self, index: usize) {
+        let lane = self.lanes[index];
+        self.stack.close_lane(lane, self.now);
+        assert_eq!(self.stack.lane_flows(lane), 0);
+        assert!(self.stack.poll_packet(lane, self.now).is_none());
+        self.lanes[index] = open(&mut self.stack, LANES[index], MTU);
+    }
+
+    /// A TCP segment of the conversation from one of four ports of a lane.
     fn segment(&mut self, port: u8, flags: u8, offset: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
-        let port = usize::from(port % 4);
+        let number = conversation(port);
         let Conversation {
             next, acknowledged, ..
-        } = self.conversations[port];
+        } = self.conversations[number];
         // Mostly in order; sometimes before or behind.
         let sequence = match offset {
             0..200 => next,
@@ -227,7 +253,7 @@ impl Bench {
         };
         let flags = flags & 0x3f;
         let bytes = tcp(
-            5000 + port as u16,
+            5000 + u16::from(port % 4),
             (sequence, acknowledged),
             flags,
             options,
@@ -235,7 +261,7 @@ impl Bench {
         );
         if sequence == next {
             let consumed = payload.len() as u32 + u32::from(flags & 0x03 != 0);
-            self.conversations[port].next = next.wrapping_add(consumed);
+            self.conversations[number].next = next.wrapping_add(consumed);
         }
         bytes
     }
@@ -347,7 +373,7 @@ impl Bench {
     fn drain(&mut self) {
         for _ in 0..MAX_DRAIN {
             self.take_requests();
-            let Some(service) = self.stack.poll_ready() else {
+            let Some(lane) = self.stack.poll_ready() else {
                 if self.stack.has_output() {
                     continue;
                 }
@@ -360,8 +386,10 @@ impl Bench {
                 assert!(self.stack.flows() <= most, "{} flows", self.stack.flows());
                 return;
             };
-            while let Some(packet) = self.stack.poll_packet(service, self.now) {
-                self.inspect(&packet);
+            let number = self.lanes.iter().position(|open| *open == lane);
+            let number = number.expect("a closed lane is not ready");
+            while let Some(packet) = self.stack.poll_packet(lane, self.now) {
+                self.inspect(number, &packet);
             }
         }
         panic!("the stack never comes to rest");
@@ -395,18 +423,19 @@ impl Bench {
         }
     }
 
-    /// A packet for the tunnel is well-formed, small enough, and comes from a service.
-    fn inspect(&mut self, bytes: &[u8]) {
+    /// A packet for the tunnel is well-formed, small enough, and comes from the service of its lane.
+    fn inspect(&mut self, lane: usize, bytes: &[u8]) {
         assert!(bytes.len() <= self.mtu, "{} bytes", bytes.len());
         let parsed = packet::parse(bytes).expect("the stack makes packets");
         assert!(packet::verify_checksums(&parsed, bytes));
-        let sources = [virtual_address(0), virtual_address(1)];
-        assert!(sources.contains(&parsed.flow.source), "{:?}", parsed.flow);
+        let service = LANES[lane].0 as u8;
+        assert_eq!(parsed.flow.source, virtual_address(service), "{:?}", parsed.flow);
         let Kind::Tcp(flags) = parsed.kind else { return };
         let port = usize::from(parsed.flow.destination_port.wrapping_sub(5000));
-        let Some(conversation) = self.conversations.get_mut(port) else {
+        if port > 3 {
             return;
-        };
+        }
+        let conversation = &mut self.conversations[port + 4 * lane];
         let number = |at: usize| {
             let field = bytes.get(parsed.transport.start + at..)?.first_chunk()?;
             Some(u32::from_be_bytes(*field))
@@ -437,6 +466,16 @@ impl Bench {
         assert_eq!(self.stack.poll_timeout(), None, "a timer runs for nobody");
         assert_eq!(self.stack.flows(), 0, "a flow is kept for nobody");
     }
+}
+
+fn open(stack: &mut Netstack, (service, agent): (u16, Option<u8>), mtu: usize) -> LaneId {
+    let agent = agent.map(|agent| (fingerprint(agent), "laptop"));
+    stack.open_lane(ServiceIndex(service), agent, mtu)
+}
+
+/// The conversation that a byte of the script means: from one of four ports, on the first lane or the third.
+fn conversation(port: u8) -> usize {
+    usize::from(port % 4 + port / 128 * 8)
 }
 
 fn virtual_address(service: u8) -> IpAddr {

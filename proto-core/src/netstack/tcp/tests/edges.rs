@@ -31,7 +31,7 @@ fn an_unreachable_backend_is_an_unreachable_host() {
         world.tunnel_open = false;
         world.pass(crate::netstack::CONNECT_TIMEOUT + Duration::from_millis(20));
         assert!(world.stack.stats().tcp_errors >= errors);
-        let answer = world.stack.poll_packet(harness::SERVICE, world.now).unwrap();
+        let answer = world.stack.poll_packet(harness::LANE, world.now).unwrap();
         let answer = packet::parse(&answer).unwrap();
         assert_eq!(
             (answer.kind, answer.flow.destination_port),
@@ -181,15 +181,13 @@ fn bare(script: Script) -> World {
 }
 
 fn feed(world: &mut World, packet: Vec<u8>) {
-    world
-        .stack
-        .handle_packet(harness::SERVICE, packet.into(), world.now);
+    world.stack.handle_packet(harness::LANE, packet.into(), world.now);
     world.pass(Duration::from_millis(1));
 }
 
 /// What the stack sends next: its flags, sequence and acknowledgement number.
 fn reply(world: &mut World) -> Option<(TcpFlags, u32, u32)> {
-    let packet = world.stack.poll_packet(harness::SERVICE, world.now)?;
+    let packet = world.stack.poll_packet(harness::LANE, world.now)?;
     let parsed = packet::parse(&packet).unwrap();
     assert!(packet::verify_checksums(&parsed, &packet));
     let Kind::Tcp(flags) = parsed.kind else {

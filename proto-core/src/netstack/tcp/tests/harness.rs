@@ -12,7 +12,7 @@ use smoltcp::wire::IpAddress;
 
 use crate::backend::{FlowId, FromBackend, ToBackend};
 use crate::config::Protocol;
-use crate::id::ServiceIndex;
+use crate::id::{LaneId, ServiceIndex};
 use crate::netstack::{Netstack, NetstackConfig, NetstackLimits, NetstackService};
 use crate::rng::{Rng, Seed};
 use crate::service::Offer;
@@ -23,7 +23,11 @@ use host::Host;
 use path::Path;
 pub(super) use path::Weather;
 
-pub(super) const SERVICE: ServiceIndex = ServiceIndex(0);
+/// The first lane that a stack opens.
+pub(super) const LANE: LaneId = LaneId {
+    index: 0,
+    generation: 1,
+};
 pub(super) const MTU: usize = 1280;
 
 /// Bytes that differ everywhere, so that lost, repeated or swapped ones are noticed.
@@ -59,13 +63,14 @@ impl World {
         let config = NetstackConfig {
             services: vec![service],
             limits,
-            mtu: MTU,
         };
         let now = origin();
+        let mut stack = Netstack::new(config, Rng::new(&Seed([4; 32])), now);
+        assert_eq!(stack.open_lane(ServiceIndex(0), None, MTU), LANE);
         Self {
             now,
             start: now,
-            stack: Netstack::new(config, Rng::new(&Seed([4; 32])), now),
+            stack,
             host: Host::new(),
             up: Path::new(weather, 1),
             down: Path::new(weather, 2),
@@ -143,7 +148,7 @@ impl World {
             let mut busy = false;
             while let Some(packet) = self.up.arrived(now) {
                 busy = true;
-                self.stack.handle_packet(SERVICE, packet.into(), now);
+                self.stack.handle_packet(LANE, packet.into(), now);
             }
             while let Some(packet) = self.down.arrived(now) {
                 busy = true;
@@ -158,7 +163,7 @@ impl World {
             busy |= self.work_backends();
             while self.stack.poll_ready().is_some() {}
             while self.tunnel_open
-                && let Some(packet) = self.stack.poll_packet(SERVICE, now)
+                && let Some(packet) = self.stack.poll_packet(LANE, now)
             {
                 busy = true;
                 self.host.largest = self.host.largest.max(packet.len());
