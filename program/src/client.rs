@@ -111,7 +111,7 @@ impl LinkLog {
             }
             LinkEvent::Denied(_, status) => self.deny(service, name, *status),
             LinkEvent::Observed(address) => {
-                let ip = Redacted(*address.ip());
+                let ip = Redacted(address.ip());
                 log::debug!("the intermediate sees this host as {ip} port {}", address.port());
             }
             LinkEvent::Disconnected(reason) => {

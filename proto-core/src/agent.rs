@@ -52,7 +52,7 @@ pub struct AgentStatus {
     /// Whether a connection to the intermediate is established.
     pub connected: bool,
     /// The address under which the intermediate sees this host.
-    pub observed: Option<std::net::SocketAddrV4>,
+    pub observed: Option<std::net::SocketAddr>,
     /// The largest UDP payload that the path to the intermediate carries; `None` while not connected.
     pub path_payload: Option<usize>,
     /// Each service and whether it is registered.
@@ -236,8 +236,8 @@ impl<Q: Provider> Agent<Q> {
                 PoolEvent::Established(_) => self.link.on_established(&mut self.pool, now),
                 PoolEvent::Readable(id) => {
                     while let Some(datagram) = self.pool.poll_datagram(id) {
-                        if let Some((packet, _)) = self.link.on_datagram(&mut self.pool, datagram, now) {
-                            self.take_in(packet);
+                        if let Some(incoming) = self.link.on_datagram(&mut self.pool, datagram, now) {
+                            self.take_in(incoming.packet);
                         }
                     }
                     // Signalling of a v1 intermediate, which nobody reads yet.

@@ -19,7 +19,7 @@ use crate::backend::{FlowId, FromBackend, ToBackend};
 use crate::config::limits::{EVENT_QUEUE, MAX_UDP_PAYLOAD};
 use crate::config::{ConnectorConfig, IntermediateEndpoint};
 use crate::id::{ConnId, ServiceId, ServiceIndex};
-use crate::link::{Link, LinkEvent, LinkStats};
+use crate::link::{Incoming, Link, LinkEvent, LinkStats};
 use crate::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Wake};
 use crate::netstack::{Netstack, NetstackStats};
 use crate::quic::{Admission, DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
@@ -239,15 +239,16 @@ impl<Q: Provider> Connector<Q> {
                 return;
             };
             match published.link.on_datagram(&mut self.pool, datagram, now) {
-                Some((packet, None)) => {
+                Some(Incoming { packet, agent, .. }) => {
                     self.stats.received += 1;
-                    self.netstack.handle_packet(published.lane, packet, now);
-                }
-                Some((packet, Some((fingerprint, name)))) => {
-                    self.stats.received += 1;
-                    let agent = (fingerprint, &*name);
-                    self.netstack
-                        .handle_introduced(published.lane, agent, packet, now);
+                    match agent {
+                        None => self.netstack.handle_packet(published.lane, packet, now),
+                        Some((fingerprint, name)) => {
+                            let agent = (fingerprint, &*name);
+                            self.netstack
+                                .handle_introduced(published.lane, agent, packet, now);
+                        }
+                    }
                 }
                 None => {}
             }

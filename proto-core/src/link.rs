@@ -4,10 +4,18 @@
 //! next attempt; it registers the services and reads control messages. The pause grows until a registration succeeds: an
 //! intermediate that accepts connections but serves nobody is not hammered. What IP packets mean is the role's
 //! business.
+//!
+//! It offers `ztna-v2` and `ztna-v1`. What it says is the same in both: in v2 it says so on a stream, and there is more to say
+//! (`link::control`).
+
+mod control;
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Instant;
+
+use control::Control;
+pub(crate) use control::LinkNews;
 
 use crate::backoff::Backoff;
 use crate::config::IntermediateEndpoint;
@@ -20,6 +28,7 @@ use crate::quic::identity::Fingerprint;
 use crate::quic::{CloseReason, Datagram, DatagramError, Pool, Provider};
 use crate::registration::{Registrar, RegistrationEvent};
 use crate::rng::Rng;
+use crate::wire::control::ControlMessage;
 use crate::wire::datagram::{FromIntermediate, NackStatus, Role, parse_from_intermediate, write_register};
 
 /// What a client learns from its link.
@@ -35,7 +44,7 @@ pub enum LinkEvent {
     /// The intermediate refused a registration.
     Denied(ServiceIndex, NackStatus),
     /// The intermediate sees this client at another address than before.
-    Observed(SocketAddrV4),
+    Observed(SocketAddr),
     /// The connection is gone; the next attempt follows by itself.
     Disconnected(CloseReason),
     /// No connection could be made; the next attempt follows by itself.
@@ -45,6 +54,34 @@ pub enum LinkEvent {
         /// What was heard, if anything.
         reason: Option<CloseReason>,
     },
+}
+
+/// An IP packet that a link has received.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) packet: Datagram,
+    /// The service that it is for, where one connection carries several.
+    pub(crate) service: Option<ServiceIndex>,
+    /// Whose it is, if the intermediate said so.
+    pub(crate) agent: Option<(Fingerprint, String)>,
+}
+
+impl Incoming {
+    fn bare(packet: Datagram) -> Self {
+        Self {
+            packet,
+            service: None,
+            agent: None,
+        }
+    }
+}
+
+/// The intermediate sends UTF-8; another one's bytes are shown as well as they can be.
+fn introduced(fingerprint: &[u8; 32], name: &[u8]) -> (Fingerprint, String) {
+    (
+        Fingerprint(*fingerprint),
+        String::from_utf8_lossy(name).into_owned(),
+    )
 }
 
 /// Counters of a link.
@@ -83,7 +120,11 @@ enum State {
         until: Instant,
     },
     /// Connected.
-    Up { id: ConnId, keepalive: Keepalive },
+    Up {
+        id: ConnId,
+        remote: SocketAddr,
+        keepalive: Keepalive,
+    },
     /// Not wanted at present.
     Withdrawn,
     /// Shut down for good.
@@ -102,7 +143,12 @@ pub(crate) struct Link {
     registrar: Registrar,
     backoff: Backoff,
     rng: Rng,
-    observed: Option<SocketAddrV4>,
+    observed: Option<SocketAddr>,
+    /// What v2 adds, while the connection speaks it.
+    control: Option<Control>,
+    /// The same for every connection of this process.
+    instance: u64,
+    news: VecDeque<LinkNews>,
     events: VecDeque<LinkEvent>,
     stats: LinkStats,
 }
@@ -119,10 +165,13 @@ impl Link {
         services: Vec<ServiceId>,
         endpoint: IntermediateEndpoint,
         local: SocketAddr,
-        rng: Rng,
+        mut rng: Rng,
         now: Instant,
     ) -> Self {
         Self {
+            control: None,
+            instance: rng.next_u64(),
+            news: VecDeque::new(),
             role,
             registrar: Registrar::new(role, services.clone()),
             services,
@@ -158,7 +207,7 @@ impl Link {
         self.connection().is_some() && self.registrar.is_registered(service)
     }
 
-    pub(crate) fn observed(&self) -> Option<SocketAddrV4> {
+    pub(crate) fn observed(&self) -> Option<SocketAddr> {
         self.observed
     }
 
@@ -181,7 +230,7 @@ impl Link {
         datagram: Datagram,
         now: Instant,
     ) -> Result<(), DatagramError> {
-        let State::Up { id, keepalive } = &mut self.state else {
+        let State::Up { id, keepalive, .. } = &mut self.state else {
             return Err(DatagramError::NotReady);
         };
         pool.send_datagram(*id, datagram)?;
@@ -215,6 +264,7 @@ impl Link {
         now: Instant,
     ) {
         let mut registrar = Registrar::new(self.role, services.clone());
+        self.unregister_others(pool, &services, now);
         if self.connection().is_some() {
             registrar.succeed(&self.registrar, now);
         }
@@ -257,10 +307,18 @@ impl Link {
                 self.tell(LinkEvent::Unreachable { remote, reason: None });
                 self.retry_later(now);
             }
-            State::Up { id, mut keepalive } => {
+            State::Up {
+                id,
+                remote,
+                mut keepalive,
+            } => {
                 let received = pool.connection_stats(id).map_or(0, |stats| stats.received);
                 let action = keepalive.poll(received, now);
-                self.state = State::Up { id, keepalive };
+                self.state = State::Up {
+                    id,
+                    remote,
+                    keepalive,
+                };
                 match action {
                     Some(Action::Ping) => pool.ping(id),
                     Some(Action::GiveUp) => {
@@ -283,11 +341,13 @@ impl Link {
         };
         self.state = State::Up {
             id,
+            remote,
             keepalive: Keepalive::new(now),
         };
         self.stats.reconnections += u64::from(self.stats.connections > 0);
         self.stats.connections += 1;
         self.tell(LinkEvent::Connected { remote });
+        self.begin_control(pool, id);
         self.registrar.handle_connected(now);
         self.drive_registrar(pool, now);
     }
@@ -306,39 +366,38 @@ impl Link {
         }
     }
 
-    /// Reads one DATAGRAM: control is handled here; an IP packet is given back, with the name of the agent if it is
-    /// introduced.
+    /// Reads one DATAGRAM: control is handled here; an IP packet is given back.
     pub(crate) fn on_datagram<Q: Provider>(
         &mut self,
         pool: &mut Pool<Q>,
-        mut datagram: Datagram,
+        datagram: Datagram,
         now: Instant,
-    ) -> Option<(Datagram, Option<(Fingerprint, String)>)> {
+    ) -> Option<Incoming> {
+        if self.control.is_some() {
+            return self.on_v2_datagram(pool, datagram, now);
+        }
+        let mut datagram = datagram;
         match parse_from_intermediate(&datagram) {
             Ok(FromIntermediate::Packet) => {
                 self.heard(now);
-                return Some((datagram, None));
+                return Some(Incoming::bare(datagram));
             }
             Ok(FromIntermediate::Introduced {
                 fingerprint,
                 name,
                 packet_at,
             }) if self.role == Role::Connector => {
-                // The intermediate sends UTF-8; another one's bytes are shown as well as they can be.
-                let agent = (
-                    Fingerprint(*fingerprint),
-                    String::from_utf8_lossy(name).into_owned(),
-                );
+                let agent = introduced(fingerprint, name);
                 datagram.advance(packet_at);
                 self.heard(now);
-                return Some((datagram, Some(agent)));
+                return Some(Incoming {
+                    packet: datagram,
+                    service: None,
+                    agent: Some(agent),
+                });
             }
             Ok(FromIntermediate::Introduced { .. }) => self.stats.malformed += 1,
-            Ok(FromIntermediate::Observed(address)) => {
-                if self.observed.replace(address) != Some(address) {
-                    self.tell(LinkEvent::Observed(address));
-                }
-            }
+            Ok(FromIntermediate::Observed(address)) => self.on_observed(SocketAddr::V4(address)),
             Ok(FromIntermediate::Registered { service }) => {
                 self.registrar.handle_registered(service, now);
                 self.drive_registrar(pool, now);
@@ -352,6 +411,13 @@ impl Link {
         None
     }
 
+    fn on_observed(&mut self, address: SocketAddr) {
+        if self.observed.replace(address) != Some(address) {
+            self.tell(LinkEvent::Observed(address));
+            self.report(LinkNews::Observed(address));
+        }
+    }
+
     /// Says goodbye, if connected, and waits for [`Link::publish`]: v1 has no message that takes a registration back.
     pub(crate) fn withdraw<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
         if let State::Closed | State::Withdrawn = self.state {
@@ -360,8 +426,7 @@ impl Link {
         if let Some(id) = self.any_connection() {
             pool.close(id, CODE_GOODBYE, b"no healthy backend", now);
         }
-        self.registrar.handle_disconnected();
-        self.observed = None;
+        self.forget_connection();
         self.state = State::Withdrawn;
     }
 
@@ -378,6 +443,7 @@ impl Link {
         if let Some(id) = self.any_connection() {
             pool.close(id, CODE_GOODBYE, b"going away", now);
         }
+        self.forget_connection();
         self.state = State::Closed;
     }
 
@@ -420,9 +486,17 @@ impl Link {
         }
     }
 
-    fn disconnected(&mut self, reason: CloseReason, now: Instant) {
+    /// What was so on the connection is not so any more.
+    fn forget_connection(&mut self) {
         self.registrar.handle_disconnected();
         self.observed = None;
+        if self.control.take().is_some() {
+            self.report(LinkNews::Down);
+        }
+    }
+
+    fn disconnected(&mut self, reason: CloseReason, now: Instant) {
+        self.forget_connection();
         self.tell(LinkEvent::Disconnected(reason));
         self.retry_later(now);
     }
@@ -438,6 +512,11 @@ impl Link {
             let Some(name) = self.services.get(usize::from(service.0)) else {
                 continue;
             };
+            if self.control.is_some() {
+                let service = name.as_str().to_owned();
+                self.say(pool, &ControlMessage::Register { service }, now);
+                continue;
+            }
             // A full queue or a closing connection loses the message: the registrar repeats it.
             let _ = self.send(pool, write_register(self.role, name).into(), now);
         }

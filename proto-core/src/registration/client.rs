@@ -16,7 +16,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::id::{ServiceId, ServiceIndex};
@@ -31,6 +31,9 @@ pub const REGISTER_RETRIES: u8 = 3;
 /// The first and the longest wait after a refusal that may pass. Five waits reach past the idle timeout of 30 s.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 const REFUSED_WAIT_CAP: Duration = Duration::from_secs(30);
+
+/// A shorter lease is taken for this one: nobody is made to ask without end.
+const LEAST_LEASE: Duration = Duration::from_secs(4);
 
 /// What became of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +52,8 @@ enum State {
     Idle,
     /// Asked, or about to be; repeated at `due`.
     Asking { repeats: u8, due: Instant },
-    /// The intermediate holds it.
-    Registered,
+    /// The intermediate holds it; where it does so for a time only, it is asked again at `renew`.
+    Registered { renew: Option<Instant> },
     /// Refused for good on this connection.
     Denied,
     /// Refused for now; asked again at `due`.
@@ -61,8 +64,13 @@ impl State {
     fn due(self) -> Option<Instant> {
         match self {
             Self::Asking { due, .. } | Self::Waiting { due } => Some(due),
-            Self::Idle | Self::Registered | Self::Denied => None,
+            Self::Registered { renew } => renew,
+            Self::Idle | Self::Denied => None,
         }
+    }
+
+    fn is_registered(self) -> bool {
+        matches!(self, Self::Registered { .. })
     }
 }
 
@@ -76,6 +84,8 @@ struct Service {
     queued: bool,
     /// The wait after the next refusal that may pass.
     wait: Duration,
+    /// How long the intermediate holds the registration unless it is renewed.
+    lease: Option<Duration>,
     /// The newest thing to report. A later one replaces it, so no flood of answers piles up.
     event: Option<RegistrationEvent>,
 }
@@ -111,6 +121,7 @@ impl Registrar {
                 asked: false,
                 queued: false,
                 wait: REFUSED_WAIT,
+                lease: None,
                 event: None,
             })
             .collect();
@@ -163,17 +174,20 @@ impl Registrar {
         self.connected = true;
         let now = self.observe(now);
         let held = before.services.iter();
-        let held: BTreeSet<ServiceId> = held
-            .filter(|service| service.state == State::Registered)
-            .map(|service| service.id.clone())
+        let held: BTreeMap<ServiceId, Option<Duration>> = held
+            .filter(|service| service.state.is_registered())
+            .map(|service| (service.id.clone(), service.lease))
             .collect();
         for index in (0..).map(ServiceIndex).take(self.services.len()) {
             let Some(entry) = self.entry_mut(index) else {
                 continue;
             };
-            if held.contains(&entry.id) {
+            if let Some(lease) = held.get(&entry.id).copied() {
                 entry.asked = true;
-                self.set_state(index, State::Registered);
+                entry.lease = lease;
+                // How much of it is over is not known here.
+                let renew = lease.map(|_| now);
+                self.set_state(index, State::Registered { renew });
                 self.report(index, RegistrationEvent::Registered(index));
             } else {
                 self.ask(index, 0, now);
@@ -192,6 +206,7 @@ impl Registrar {
             service.asked = false;
             service.queued = false;
             service.wait = REFUSED_WAIT;
+            service.lease = None;
             service.event = None;
         }
         // What was not fetched yet is about a connection that is no more.
@@ -200,7 +215,14 @@ impl Registrar {
 
     /// The intermediate has accepted a registration. Late, repeated and unasked answers are harmless.
     pub fn handle_registered(&mut self, service: &[u8], now: Instant) {
-        self.observe(now);
+        self.handle_leased(service, None, now);
+    }
+
+    /// The same, for a time: it is asked for again after half of that.
+    pub fn handle_leased(&mut self, service: &[u8], lease: Option<Duration>, now: Instant) {
+        let now = self.observe(now);
+        let lease = lease.map(|lease| lease.max(LEAST_LEASE));
+        let renew = lease.map(|lease| now + lease / 2);
         for index in self.asked(service) {
             let Some(entry) = self.entry_mut(index) else {
                 continue;
@@ -208,11 +230,16 @@ impl Registrar {
             match entry.state {
                 State::Asking { .. } | State::Waiting { .. } | State::Idle => {
                     entry.wait = REFUSED_WAIT;
-                    self.set_state(index, State::Registered);
+                    entry.lease = lease;
+                    self.set_state(index, State::Registered { renew });
                     self.report(index, RegistrationEvent::Registered(index));
                 }
+                State::Registered { .. } => {
+                    entry.lease = lease;
+                    self.set_state(index, State::Registered { renew });
+                }
                 // "Denied" ends with the connection: an answer that overtook the refusal does not undo it.
-                State::Registered | State::Denied => {}
+                State::Denied => {}
             }
         }
     }
@@ -249,7 +276,10 @@ impl Registrar {
             };
             service.queued = false;
             // An answer may have come while it waited in the queue.
-            if matches!(service.state, State::Asking { .. }) {
+            if matches!(
+                service.state,
+                State::Asking { .. } | State::Registered { renew: Some(_) }
+            ) {
                 service.asked = true;
                 return Some(index);
             }
@@ -293,7 +323,10 @@ impl Registrar {
                 State::Asking { repeats, .. } => self.ask(index, repeats + 1, now),
                 State::Waiting { .. } => self.ask(index, 0, now),
                 // These have no deadline; dropping a stray one keeps the loop finite.
-                State::Idle | State::Registered | State::Denied => drop(self.due.pop_first()),
+                State::Registered { renew: Some(_) } => self.renew(index, now),
+                State::Idle | State::Registered { renew: None } | State::Denied => {
+                    let _ = self.due.pop_first();
+                }
             }
         }
     }
@@ -301,7 +334,14 @@ impl Registrar {
     /// Whether the intermediate holds this registration.
     pub fn is_registered(&self, index: ServiceIndex) -> bool {
         self.entry(index)
-            .is_some_and(|service| service.state == State::Registered)
+            .is_some_and(|service| service.state.is_registered())
+    }
+
+    /// The service with this name; `None` if there is none.
+    pub fn find(&self, name: &[u8]) -> Option<ServiceIndex> {
+        let id = |index: &ServiceIndex| self.entry(*index).map(|service| service.id.as_bytes());
+        let place = self.by_name.binary_search_by(|index| id(index).cmp(&Some(name)));
+        self.by_name.get(place.ok()?).copied()
     }
 
     /// Whether the client is connected and the intermediate holds every registration.
@@ -350,6 +390,20 @@ impl Registrar {
         }
     }
 
+    /// Asks again for what is held. Until the answer it stays so; without one, it is asked once more after half of what is left.
+    fn renew(&mut self, index: ServiceIndex, now: Instant) {
+        let Some(service) = self.entry_mut(index) else {
+            return;
+        };
+        let lease = service.lease.unwrap_or(LEAST_LEASE);
+        let queued = std::mem::replace(&mut service.queued, true);
+        let renew = Some(now + lease / 4);
+        self.set_state(index, State::Registered { renew });
+        if !queued {
+            self.sends.push_back(index);
+        }
+    }
+
     fn set_state(&mut self, index: ServiceIndex, state: State) {
         let Some(service) = self.services.get_mut(usize::from(index.0)) else {
             return;
@@ -361,8 +415,8 @@ impl Registrar {
         if let Some(due) = state.due() {
             self.due.insert((due, index));
         }
-        self.registered -= usize::from(before == State::Registered);
-        self.registered += usize::from(state == State::Registered);
+        self.registered -= usize::from(before.is_registered());
+        self.registered += usize::from(state.is_registered());
     }
 
     fn report(&mut self, index: ServiceIndex, event: RegistrationEvent) {

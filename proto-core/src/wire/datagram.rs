@@ -226,6 +226,47 @@ pub fn parse_from_intermediate(datagram: &[u8]) -> Result<FromIntermediate<'_>, 
     }
 }
 
+/// An IP packet for one of a connector's services, as it comes on a `ztna-v2` connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForService<'a> {
+    /// The SHA-256 of the certificate and the name of the agent whose it is, if that is said.
+    pub agent: Option<(&'a [u8; 32], &'a [u8])>,
+    /// The service id, 0 to 255 bytes of anything.
+    pub service: &'a [u8],
+    /// Where the packet begins; it holds at least one byte, and its first nibble is 4 or 6.
+    pub packet_at: usize,
+}
+
+/// Reads `[14][fingerprint][n][name]` if it is there, then `[2F][n][service id][IP packet]`.
+///
+/// # Errors
+/// If it is anything else; drop and count it.
+pub fn parse_for_service(datagram: &[u8]) -> Result<ForService<'_>, Malformed> {
+    let mut reader = Reader(datagram);
+    let mut agent = None;
+    if datagram.first() == Some(&INTRODUCED) {
+        let _kind = reader.byte()?;
+        let (fingerprint, rest) = reader.0.split_first_chunk().ok_or(Malformed::Truncated)?;
+        reader.0 = rest;
+        agent = Some((fingerprint, reader.short_bytes()?));
+    }
+    match reader.byte() {
+        Ok(ROUTED) => {}
+        Ok(other) => return Err(Malformed::UnknownType(other)),
+        Err(_) => return Err(Malformed::Empty),
+    }
+    let service = reader.short_bytes()?;
+    let first = reader.0.first().ok_or(Malformed::Truncated)?;
+    if !is_ip_first_byte(*first) {
+        return Err(Malformed::NotAnIpPacket);
+    }
+    Ok(ForService {
+        agent,
+        service,
+        packet_at: datagram.len() - reader.0.len(),
+    })
+}
+
 /// Writes a registration; a connector always asks to be told who opens a flow.
 pub fn write_register(role: Role, service: &ServiceId) -> Vec<u8> {
     match role {
