@@ -9,6 +9,7 @@ mod crowd;
 mod hostile;
 mod instruments;
 mod names;
+mod nat;
 mod nat_types;
 mod restart;
 mod services;
@@ -91,12 +92,13 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
     match args.word().as_deref() {
         Some("test") => {}
         Some("matrix") => matrix = true,
+        Some("nat") => return nat::main(args),
         Some("clean") => {
             args.finish()?;
             println!("{} leftovers removed", leftovers::clean());
             return Ok(ExitCode::SUCCESS);
         }
-        _ => bail!("netlab test, netlab matrix or netlab clean?"),
+        _ => bail!("netlab test, netlab matrix, netlab nat or netlab clean?"),
     }
     let mut options = Options::all();
     if let Some(runtime) = args.value("--runtime")? {

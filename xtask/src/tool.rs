@@ -14,6 +14,7 @@ mod knock;
 mod latency;
 mod loris;
 mod nat;
+pub(crate) mod pace;
 pub(crate) mod payload;
 mod proxied;
 mod sizes;
@@ -33,6 +34,7 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
         "udp-echo" => echo::main(args)?,
         "udp-sizes" => sizes::main(args)?,
         "udp-flow" => flow::main(args)?,
+        "udp-pace" => pace::main(args)?,
         "udp-latency" => latency::main(args)?,
         "http" => http::main(args)?,
         "proxied" => proxied::main(args)?,

@@ -1,6 +1,7 @@
 //! The translators of the laboratory, proved with a plain prober before any program is judged behind them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -12,6 +13,7 @@ use crate::lab::programs::Programs;
 use crate::lab::scratch::Scratch;
 use crate::lab::site::INTERMEDIATE;
 use crate::lab::world::PATIENCE;
+use crate::tool::pace::Account;
 
 pub(super) const TESTS: &[Test<Prober>] = &[
     ("open", |prober| classify(prober, Nat::Open)),
@@ -34,6 +36,7 @@ pub(super) const TESTS: &[Test<Prober>] = &[
     ("short_mappings", short_mappings),
     ("udp_blocked", |prober| classify(prober, Nat::UdpBlocked)),
     ("round_trips_of_20_ms", round_trips),
+    ("an_echo_shows_its_way_and_a_cut_its_gap", pace),
     ("a_cut_is_of_the_direct_path_and_one_way", cuts),
     ("a_router_that_starts_again_forgets", rebinding),
     ("who_can_meet", pairs),
@@ -198,6 +201,69 @@ fn round_trips(prober: &mut Prober) -> Result<()> {
         ensure!((20.0..30.0).contains(&found), "{what} is {found} ms");
         prober.notes.push(format!("{what} = {found} ms"));
     }
+    Ok(())
+}
+
+/// With a relay of one rule, because what is in doubt here is the instrument.
+fn pace(prober: &mut Prober) -> Result<()> {
+    let (mut neighbourhood, _reflector) = prober.stage(Nat::Open, Nat::Open)?;
+    neighbourhood.delay(5)?;
+    let (relay, b) = (&neighbourhood.relay, &neighbourhood.b);
+    relay.sysctl("net.ipv4.ip_forward", "1")?;
+    relay.nft(&format!(
+        "table ip relay {{
+           chain pre {{
+             type nat hook prerouting priority dstnat; policy accept;
+             udp dport 7 dnat to {}
+           }}
+           chain post {{
+             type nat hook postrouting priority srcnat; policy accept;
+             udp dport 7 masquerade
+           }}
+         }}
+",
+        b.outer
+    ))?;
+    let _echo = {
+        let mut echo = prober.start(&b.host, "udp-echo", &["--bind", "0.0.0.0:7"])?;
+        echo.wait_for("ready on", PATIENCE)?;
+        echo
+    };
+    let account = |to: std::net::Ipv4Addr, meanwhile: &dyn Fn() -> Result<()>| -> Result<Account> {
+        let to = format!("{to}:7");
+        let words = ["--to", to.as_str(), "--quick-below", "30"];
+        let mut pace = prober.start(&neighbourhood.a.host, "udp-pace", &words)?;
+        pace.wait_for("first reply after", PATIENCE)?;
+        pace.say("mark here")?;
+        meanwhile()?;
+        pace.say("tell here")?;
+        let (line, _) = pace.wait_for("here account ", PATIENCE)?;
+        line.parse()
+    };
+    let wait = || {
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(())
+    };
+    let direct = account(b.outer, &wait)?;
+    ensure!(direct.quick > 0 && direct.wrong == 0, "{direct:?}");
+    let relayed = account(INTERMEDIATE, &wait)?;
+    ensure!(relayed.quick == 0 && relayed.slow > 0, "{relayed:?}");
+    let cut = account(b.outer, &|| {
+        neighbourhood.cut(Which::B)?;
+        wait()?;
+        neighbourhood.heal()?;
+        wait()
+    })?;
+    ensure!(cut.gap_us > 500_000, "{cut:?}");
+    // A cut of what the two say to each other is none of what they say to the relay.
+    neighbourhood.cut(Which::A)?;
+    neighbourhood.cut(Which::B)?;
+    let relayed = account(INTERMEDIATE, &wait)?;
+    ensure!(relayed.slow > 0, "{relayed:?}");
+    prober.notes.push(format!(
+        "gaps: {} us healthy, {} us with a cut of 500 ms",
+        direct.gap_us, cut.gap_us
+    ));
     Ok(())
 }
 
