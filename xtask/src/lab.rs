@@ -4,6 +4,7 @@
 //! here disappears when its owner is dropped, when the run is interrupted, and, should the machine have been cruel, at
 //! the next start.
 
+pub(crate) mod behind;
 pub(crate) mod leftovers;
 pub(crate) mod namespace;
 pub(crate) mod nat;

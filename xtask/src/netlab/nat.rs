@@ -3,8 +3,6 @@
 //! A cell is a kind of translator before the agent and one before the connector. Which way packets took is seen by the time that
 //! echoes take ([`crate::lab::neighbourhood`]) and compared with what the agent says and with what theory allows.
 
-mod run;
-mod stage;
 mod verdict;
 
 #[cfg(test)]
@@ -19,12 +17,12 @@ use anyhow::{Context as _, Result};
 
 use super::Options;
 use crate::args::Args;
+use crate::lab::behind::Stage;
 use crate::lab::nat::{Nat, can_meet};
 use crate::lab::programs::{Programs, Runtime};
 use crate::lab::scratch::Scratch;
 use crate::lab::{leftovers, obstacle};
 
-use stage::Stage;
 use verdict::Findings;
 
 /// A kind of translator before the agent, and one before the connector.
@@ -126,6 +124,12 @@ pub(super) fn main(args: &mut Args) -> Result<ExitCode> {
         let findings = ground.findings(cell, runs, gaps);
         if !as_json {
             println!("{}", findings.line());
+            if findings.standstills > 0 {
+                println!(
+                    "      {} cuts measured again: this machine stood still",
+                    findings.standstills
+                );
+            }
             if let Some(last_words) = findings.last_words() {
                 println!("{last_words}");
             }
@@ -183,13 +187,13 @@ impl Cells {
     fn watch(&self, cell: Cell, runs: u32, gaps: u32, findings: &mut Findings) -> Result<()> {
         let folder = self.scratch.path().file_name().unwrap_or_default();
         let name = format!("{}-{}-{}", folder.display(), cell.a, cell.b);
-        let mut stage = Stage::new(cell, &self.programs, Scratch::new(&name, self.keep)?)?;
+        let mut stage = Stage::new(cell.a, cell.b, &self.programs, Scratch::new(&name, self.keep)?)?;
         let outcome = (|| {
             for _ in 0..runs {
-                findings.runs.push(stage.run(cell.is_hopeless(), cell.theory())?);
+                findings.runs.push(stage.run()?);
             }
             if gaps > 0 && cell.theory() {
-                stage.gaps(gaps, |gap| findings.gaps.push(gap))?;
+                findings.standstills = stage.gaps(gaps, |gap| findings.gaps.push(gap))?;
             }
             Ok(())
         })();

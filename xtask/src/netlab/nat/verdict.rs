@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Cell;
-use super::run::{Cut, Gap, Run, Way};
+use crate::lab::behind::run::{Cut, Gap, Run, Way};
 
 /// Milliseconds: (a + b)/2 + 1.5 d + 25 ms at round trips of 20 ms.
 const TYPICAL: f64 = 20.0 + 30.0 + 25.0;
@@ -25,6 +25,8 @@ pub(super) struct Findings {
     pub(super) runs: Vec<Run>,
     /// The cuts.
     pub(super) gaps: Vec<Gap>,
+    /// Cuts that were measured again because this machine stood still.
+    pub(super) standstills: u32,
     /// Why it could not be finished.
     pub(super) error: Option<String>,
 }
@@ -36,6 +38,7 @@ impl Findings {
             cell,
             runs: Vec::new(),
             gaps: Vec::new(),
+            standstills: 0,
             error: None,
         }
     }
@@ -204,6 +207,7 @@ impl Findings {
             "first_direct_echo_ms": of(self.times(|run| run.first_direct)),
             "gap_ms": Cut::ALL.map(|cut| json!({ "cut": cut.name(), "gap": of_cut(cut) })),
             "return_ms": of(self.returns()),
+            "measured_again": self.standstills,
             "wrong": self.wrong(),
         })
     }

@@ -1,4 +1,5 @@
-use super::{Cell, Cut, Findings, Gap, Run, Way, percentile};
+use super::{Cell, Findings, percentile};
+use crate::lab::behind::run::{Cut, Gap, Run, Way};
 
 fn run(way: Way, said: &str, time: Option<f64>) -> Run {
     Run {
@@ -49,6 +50,7 @@ fn figures_have_limits() {
         cut: Cut::Both,
         gap,
         back,
+        relayed: 1,
     };
     slow.gaps = vec![gap(99.0, Some(900.0)), gap(120.0, Some(1_100.0)), gap(1.0, None)];
     assert_eq!(slow.wrong_ways(), ["after 1 of 3 cuts it never returned"]);

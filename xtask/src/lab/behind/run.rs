@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::stage::Stage;
+use super::Stage;
 use crate::lab::neighbourhood::Which;
 use crate::lab::process::Process;
 use crate::lab::world::PATIENCE;
@@ -36,7 +36,7 @@ const STANDSTILL_US: u64 = 20_000;
 
 /// Which way echoes went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// Directly, in both directions.
     Direct,
     /// Through the relay.
@@ -47,22 +47,22 @@ pub(super) enum Way {
 
 /// What one run showed. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// Found by the time that echoes took.
-    pub(super) way: Way,
+    pub(crate) way: Way,
     /// What the agent says.
-    pub(super) said: Option<String>,
+    pub(crate) said: Option<String>,
     /// From the first packet to its (or any) reply.
-    pub(super) first_reply: Option<f64>,
+    pub(crate) first_reply: Option<f64>,
     /// From the first packet to the first echo that was direct in both directions.
-    pub(super) first_direct: Option<f64>,
+    pub(crate) first_direct: Option<f64>,
     /// From the offer of paths to the direct one, as the agent says.
-    pub(super) time_to_direct: Option<f64>,
+    pub(crate) time_to_direct: Option<f64>,
 }
 
 /// What a cut was of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// Both directions.
     Both,
     /// What the agent sends.
@@ -73,10 +73,10 @@ pub(super) enum Cut {
 
 impl Cut {
     /// In the order in which they take turns.
-    pub(super) const ALL: [Self; 3] = [Self::Both, Self::FromAgent, Self::FromConnector];
+    pub(crate) const ALL: [Self; 3] = [Self::Both, Self::FromAgent, Self::FromConnector];
 
     /// What the table calls it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Both => "both",
             Self::FromAgent => "from agent",
@@ -95,30 +95,32 @@ impl Cut {
 
 /// What one cut did. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Gap {
+pub(crate) struct Gap {
     /// Of what.
-    pub(super) cut: Cut,
+    pub(crate) cut: Cut,
     /// The longest time without an echo.
-    pub(super) gap: f64,
+    pub(crate) gap: f64,
     /// From the healing to the first echo that was direct in both directions.
-    pub(super) back: Option<f64>,
+    pub(crate) back: Option<f64>,
+    /// Echoes that came through the relay meanwhile, at least in one direction.
+    pub(crate) relayed: u64,
 }
 
 impl Stage {
     /// An agent starts and is watched until its way is clear.
-    pub(super) fn run(&mut self, hopeless: bool, theory: bool) -> Result<Run> {
+    pub(crate) fn run(&mut self) -> Result<Run> {
         self.start_agent()?;
         let mut pace = self.start_pace(SLOW_PACE)?;
-        let run = self.watch(&mut pace, hopeless, theory);
+        let run = self.watch(&mut pace);
         drop(pace);
         self.stop_agent()?;
         run
     }
 
-    fn watch(&self, pace: &mut Process, hopeless: bool, theory: bool) -> Result<Run> {
-        let patience = if hopeless { HOPELESS } else { FIRST };
+    fn watch(&self, pace: &mut Process) -> Result<Run> {
+        let patience = if self.is_hopeless() { HOPELESS } else { FIRST };
         let first_reply = said_within(pace, "first reply after ", patience)?;
-        let patience = match (first_reply, theory) {
+        let patience = match (first_reply, self.can_meet()) {
             (None, _) => Duration::ZERO,
             (Some(_), true) => DIRECT,
             (Some(_), false) => WATCH,
@@ -144,8 +146,9 @@ impl Stage {
         })
     }
 
-    /// Cuts and heals the direct way this often; each result is handed to `found`.
-    pub(super) fn gaps(&mut self, count: u32, mut found: impl FnMut(Gap)) -> Result<()> {
+    /// Cuts and heals the direct way this often; each result is handed to `found`. Returns how often a result was thrown away
+    /// because this machine itself stood still.
+    pub(crate) fn gaps(&mut self, count: u32, mut found: impl FnMut(Gap)) -> Result<u32> {
         self.start_agent()?;
         let mut pace = self.start_pace(FULL_PACE)?;
         said_within(&mut pace, "start quick after ", FIRST)?.context("the way never became direct")?;
@@ -159,17 +162,14 @@ impl Stage {
             let (gap, account) = self.gap(&mut pace, number, *cut)?;
             if account.late_us > STANDSTILL_US && standstills < count {
                 standstills += 1;
-                println!(
-                    "      measured again: this machine stood still for {} ms",
-                    account.late_us / 1_000
-                );
                 continue;
             }
             left -= 1;
             found(gap);
         }
         drop(pace);
-        self.stop_agent()
+        self.stop_agent()?;
+        Ok(standstills)
     }
 
     fn gap(&self, pace: &mut Process, number: u32, cut: Cut) -> Result<(Gap, Account)> {
@@ -200,6 +200,7 @@ impl Stage {
                 cut,
                 gap: millis(account.gap_us),
                 back,
+                relayed: account.slow,
             },
             account,
         ))

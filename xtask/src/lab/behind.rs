@@ -1,4 +1,11 @@
 //! The product between two translators: an agent on host a, a connector and an echo server on host b, an intermediate.
+//!
+//! Which way packets took is seen by the time that echoes take ([`super::neighbourhood`]), and not by what the programs say.
+
+pub(crate) mod run;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -8,15 +15,14 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::Cell;
-use crate::lab::namespace::Namespace;
-use crate::lab::nat::Nat;
-use crate::lab::neighbourhood::Neighbourhood;
-use crate::lab::process::Process;
-use crate::lab::programs::{self, ECHO, Programs, Service};
-use crate::lab::scratch::Scratch;
-use crate::lab::site::INTERMEDIATE;
-use crate::lab::world::{PATIENCE, claims};
+use super::namespace::Namespace;
+use super::nat::{Nat, can_meet};
+use super::neighbourhood::Neighbourhood;
+use super::process::Process;
+use super::programs::{self, ECHO, Programs, Service};
+use super::scratch::Scratch;
+use super::site::INTERMEDIATE;
+use super::world::{PATIENCE, claims};
 
 /// The delay of each of the three lines, in milliseconds and one way.
 const DELAY: u8 = 5;
@@ -33,24 +39,23 @@ const SERVICE: Service = Service {
     ..ECHO
 };
 
-/// Everything of one cell, running. Dropped in this order: processes, namespaces, files.
+/// Everything, running. Dropped in this order: processes, namespaces, files.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     agent: Option<Process>,
     connector: Process,
     intermediate: Process,
     _backend: Process,
-    pub(super) neighbourhood: Neighbourhood,
+    neighbourhood: Neighbourhood,
     programs: Programs,
     scratch: Scratch,
-    cell: Cell,
 }
 
 impl Stage {
-    /// Builds the cell and starts all but the agent.
-    pub(super) fn new(cell: Cell, programs: &Programs, scratch: Scratch) -> Result<Self> {
+    /// Builds it with these kinds of translators and starts all but the agent.
+    pub(crate) fn new(a: Nat, b: Nat, programs: &Programs, scratch: Scratch) -> Result<Self> {
         let folder = scratch.path();
-        let mut neighbourhood = Neighbourhood::new(cell.a, cell.b, programs, folder)?;
+        let mut neighbourhood = Neighbourhood::new(a, b, programs, folder)?;
         neighbourhood.delay(DELAY)?;
         let pki = folder.join("pki");
         programs.make_authority(&pki)?;
@@ -78,7 +83,7 @@ impl Stage {
             &programs::connector_config(&pki, &[SERVICE]),
         )?);
         let mut connector = start("connector", folder, host, &words)?;
-        if cell.b != Nat::UdpBlocked {
+        if b != Nat::UdpBlocked {
             connector.wait_for("registered 1 of 1 services", PATIENCE)?;
         }
 
@@ -95,16 +100,15 @@ impl Stage {
             neighbourhood,
             programs: programs.clone(),
             scratch,
-            cell,
         })
     }
 
     /// Starts an agent, with a socket that no translator has seen, and waits until it is registered.
-    pub(super) fn start_agent(&mut self) -> Result<()> {
+    pub(crate) fn start_agent(&mut self) -> Result<()> {
         let folder = self.scratch.path();
         let words = self.programs.agent(&folder.join("agent.json"));
         let mut agent = start("agent", folder, &self.neighbourhood.a.host, &words)?;
-        if self.cell.a == Nat::UdpBlocked {
+        if self.neighbourhood.a.nat == Nat::UdpBlocked {
             agent.wait_for("ztna0", PATIENCE)?;
         } else {
             agent.wait_for("registered 1 of 1 services", PATIENCE)?;
@@ -114,7 +118,7 @@ impl Stage {
     }
 
     /// Ends the agent in order.
-    pub(super) fn stop_agent(&mut self) -> Result<()> {
+    pub(crate) fn stop_agent(&mut self) -> Result<()> {
         let Some(mut agent) = self.agent.take() else {
             return Ok(());
         };
@@ -127,7 +131,7 @@ impl Stage {
     }
 
     /// Starts a steady pace of echoes to the service.
-    pub(super) fn start_pace(&self, rate: u32) -> Result<Process> {
+    pub(crate) fn start_pace(&self, rate: u32) -> Result<Process> {
         let (to, rate) = (format!("{}:{}", SERVICE.address, SERVICE.port), rate.to_string());
         let words = [
             "tool",
@@ -144,15 +148,26 @@ impl Stage {
     }
 
     /// What the agent says of its path.
-    pub(super) fn report(&self) -> Result<Report> {
+    pub(crate) fn report(&self) -> Result<Report> {
         let url = format!("http://127.0.0.1:{AGENT_HEALTH}/metrics");
         let mut curl = self.neighbourhood.a.host.command("curl");
         curl.args(["--silent", "--show-error", "--max-time", "3", &url]);
         Ok(Report::read(&crate::command::output(&mut curl)?))
     }
 
+    /// Whether theory allows a direct way.
+    fn can_meet(&self) -> bool {
+        can_meet(self.neighbourhood.a.nat, self.neighbourhood.b.nat)
+    }
+
+    /// Whether there is no way at all: everything here travels in UDP.
+    fn is_hopeless(&self) -> bool {
+        let Neighbourhood { a, b, .. } = &self.neighbourhood;
+        [a.nat, b.nat].contains(&Nat::UdpBlocked)
+    }
+
     /// The ends of all logs.
-    pub(super) fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let all = [&self.intermediate, &self.connector];
         all.into_iter()
             .chain(&self.agent)
@@ -168,16 +183,16 @@ fn start(name: &str, folder: &Path, namespace: &Namespace, words: &[String]) -> 
 
 /// What an agent says of its way to the service. The one place that knows the names of its metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// `direct`, `relayed`, `wrapped` or `none`.
-    pub(super) path: Option<String>,
+    pub(crate) path: Option<String>,
     /// From the offer of paths to the first direct one, of the latest session.
-    pub(super) time_to_direct: Option<Duration>,
+    pub(crate) time_to_direct: Option<Duration>,
 }
 
 impl Report {
     /// From the text of `/metrics`.
-    pub(super) fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         let path = text.lines().find_map(|line| {
             let (labels, value) = line.strip_prefix("ztna_agent_service_path{")?.split_once("} ")?;
             let path = labels.split("path=\"").nth(1)?.split('"').next()?;
