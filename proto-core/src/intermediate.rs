@@ -16,6 +16,8 @@ mod registering;
 mod relay;
 mod report;
 mod session;
+mod signalling;
+mod signals;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
@@ -37,8 +39,11 @@ use crate::routing::flow::{FlowStats, FlowTable};
 use crate::timer::DeadlineIndex;
 use crate::wire::control::ControlMessage;
 use crate::wire::datagram::write_observed;
+pub use signalling::{SESSION_LIFETIME, SignallingStats};
+
 use outbox::Outbox;
 use session::{Allowance, Control, Session};
+use signals::Signals;
 
 /// The intermediate's machine.
 #[derive(Debug)]
@@ -58,6 +63,7 @@ pub struct Intermediate<Q: Provider> {
     allowance: Allowance,
     /// The identification of the next packet that is cut.
     fragment_id: u32,
+    signals: Signals,
     events: VecDeque<IntermediateEvent>,
     stats: IntermediateStats,
     shut_down: bool,
@@ -95,6 +101,7 @@ impl<Q: Provider> Intermediate<Q> {
             authority,
             sessions: Vec::new(),
             fragment_id: 0,
+            signals: Signals::new(&mut rng),
             events: VecDeque::new(),
             stats: IntermediateStats::default(),
             shut_down: false,
@@ -221,6 +228,7 @@ impl<Q: Provider> Intermediate<Q> {
         self.flows.remove(id);
         let closed = self.channels.remove_client(id);
         self.tell_closed(closed);
+        self.forget_signals(id);
         self.tell(IntermediateEvent::Gone { client: id, reason });
     }
 
@@ -245,13 +253,19 @@ impl<Q: Provider> Intermediate<Q> {
 
     /// When something other than QUIC is wanted.
     fn own_timeout(&self) -> Option<Instant> {
-        let timers = [self.leases.earliest(), self.channels.poll_timeout(), self.leaving];
+        let timers = [
+            self.leases.earliest(),
+            self.channels.poll_timeout(),
+            self.signals.sessions.poll_timeout(),
+            self.leaving,
+        ];
         timers.into_iter().flatten().min()
     }
 
     /// Ends what was granted for a time.
     fn expire(&mut self, now: Instant) {
         self.expire_leases(now);
+        self.expire_signals(now);
         let closed = self.channels.handle_timeout(now);
         self.tell_closed(closed);
         if self.leaving.take_if(|at| *at <= now).is_some() {

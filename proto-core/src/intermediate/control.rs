@@ -10,7 +10,7 @@ use crate::config::timing::LEAVING;
 use crate::id::ConnId;
 use crate::link::CODE_GOODBYE;
 use crate::quic::Provider;
-use crate::wire::control::ControlMessage;
+use crate::wire::control::{ControlMessage, SignalingMessage};
 use crate::wire::datagram::Role;
 
 /// The application error code for a client that abuses its control stream.
@@ -27,7 +27,7 @@ impl<Q: Provider> Intermediate<Q> {
             return;
         };
         control.stream.flush(&mut self.pool, id);
-        let mut messages = Vec::new();
+        let (mut messages, mut signals) = (Vec::new(), Vec::new());
         let mut flooded = false;
         let allowance = &mut control.allowance;
         let counters = &mut self.stats.control;
@@ -39,12 +39,19 @@ impl<Q: Provider> Intermediate<Q> {
             }
             match ControlMessage::parse(payload) {
                 Ok(message) => messages.push(message),
-                Err(_) => counters.undecodable += 1,
+                // The signalling of v1 peers shares the space of indices.
+                Err(_) => match SignalingMessage::parse(payload) {
+                    Ok(signal) => signals.push(signal),
+                    Err(_) => counters.undecodable += 1,
+                },
             }
         });
         counters.undecodable += control.stream.skipped() - skipped;
         for message in messages {
             self.on_message(id, message, now);
+        }
+        for signal in signals {
+            self.on_signal(id, signal, now);
         }
         if flooded {
             self.stats.control.flooded += 1;

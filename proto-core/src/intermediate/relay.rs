@@ -88,7 +88,7 @@ impl<Q: Provider> Intermediate<Q> {
             self.pool.acknowledge_behind(id, connector);
         }
         if !speaks_v2 {
-            self.stats.dropped.stream_bytes += self.pool.discard_streams(id) as u64;
+            self.read_signals(id, now);
         }
     }
 
