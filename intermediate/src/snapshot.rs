@@ -6,7 +6,7 @@ use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::station::Snapshot;
 use proto_core::channel::ChannelStats;
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
-use proto_core::intermediate::{ChannelRefusals, ControlStats, Dropped, IntermediateStats};
+use proto_core::intermediate::{ChannelRefusals, ControlStats, Dropped, IntermediateStats, SignallingStats};
 use proto_core::quic::PoolStats;
 use proto_core::routing::flow::FlowStats;
 use runtime_io::ShellStats;
@@ -16,6 +16,7 @@ use crate::Machine;
 /// A copy of all counters.
 pub(crate) struct IntermediateSnapshot {
     stats: IntermediateStats,
+    signalling: SignallingStats,
     pool: PoolStats,
     shell: ShellStats,
     connections: usize,
@@ -41,6 +42,7 @@ impl Snapshot for IntermediateSnapshot {
     fn take(machine: &Machine, shell: &ShellStats) -> Self {
         Self {
             stats: machine.stats(),
+            signalling: machine.signalling_stats(),
             pool: machine.pool_stats(),
             shell: shell.clone(),
             connections: machine.connections(),
@@ -135,8 +137,13 @@ impl Snapshot for IntermediateSnapshot {
         );
         text.counter(
             "ztna_signaling_sessions_total",
-            "Signalling sessions of v1 peers; none is served yet.",
-            0,
+            "Offers of v1 agents passed on to a connector.",
+            self.signalling.offers,
+        );
+        text.by_reason(
+            "ztna_signaling_outcomes_total",
+            "What became of v1 signalling, by outcome.",
+            signalling(&self.signalling),
         );
         text.counter(
             "ztna_observed_addresses_total",
@@ -148,7 +155,7 @@ impl Snapshot for IntermediateSnapshot {
         front_door(pool, text);
         text.counter(
             "ztna_stream_bytes_discarded_total",
-            "Bytes of v1 signalling streams, which nobody reads yet.",
+            "Bytes on streams that nobody uses.",
             stats.dropped.stream_bytes,
         );
         text.by_reason(
@@ -300,6 +307,30 @@ fn front_door(pool: &PoolStats, text: &mut Exposition) {
         "Stateless resets sent.",
         pool.resets_sent,
     );
+}
+
+/// Exhaustive, so that a new counter cannot be forgotten.
+fn signalling(stats: &SignallingStats) -> Reasons {
+    let SignallingStats {
+        // A counter of its own.
+        offers: _,
+        started,
+        succeeded,
+        failed,
+        refused,
+        expired,
+        undecodable,
+        unread,
+    } = *stats;
+    vec![
+        ("started", started),
+        ("succeeded", succeeded),
+        ("failed", failed),
+        ("refused", refused),
+        ("expired", expired),
+        ("undecodable", undecodable),
+        ("unread", unread),
+    ]
 }
 
 /// Exhaustive, so that a new counter cannot be forgotten.

@@ -27,6 +27,8 @@ mod relay;
 mod service;
 #[path = "roles/setup.rs"]
 mod setup;
+#[path = "roles/signals.rs"]
+mod signals;
 #[path = "roles/size.rs"]
 mod size;
 #[path = "roles/speaker.rs"]
@@ -103,6 +105,16 @@ stories! {
         who_floods_the_control_stream_is_cut_off_alone
         what_cannot_be_read_is_counted_and_skipped
         clients_of_v2_hear_of_the_end_before_it_comes;
+    signals:
+        an_offer_is_answered_and_both_begin
+        each_reason_to_refuse_an_offer_is_told_apart
+        strangers_answers_are_rejected
+        an_unanswered_session_expires
+        too_many_offers_are_refused
+        an_agent_of_a_connector_that_does_not_read_hurts_nobody
+        junk_on_streams_is_skipped_and_hurts_nobody
+        a_connector_of_v2_hears_of_it_on_its_control_stream
+        clients_that_leave_leave_no_sessions;
     healing:
         a_registration_survives_a_lossy_path
         a_restarted_intermediate_says_so_and_is_back_at_once

@@ -5,6 +5,7 @@ fn every_series_and_every_reason_is_documented() {
     let manual = include_str!("../../../docs/operations.md");
     let machine = IntermediateSnapshot {
         stats: IntermediateStats::default(),
+        signalling: SignallingStats::default(),
         pool: PoolStats::default(),
         shell: ShellStats::default(),
         connections: 0,

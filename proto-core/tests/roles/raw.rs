@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::id::ConnId;
 use proto_core::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit};
+use proto_core::messages::MessageStream;
 use proto_core::quic::{Admission, CloseReason, Pool, PoolConfig, PoolEvent, Provider};
 use proto_core::rng::{Rng, Seed};
+use proto_core::wire::control::SignalingMessage;
 
 use crate::setup::{RELAY, RELAY_NAME};
 
@@ -17,6 +19,12 @@ pub(crate) struct Raw<Q: Provider> {
     connected: bool,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) received: Vec<Vec<u8>>,
+    signals: MessageStream,
+    pub(crate) signalled: Vec<SignalingMessage>,
+    /// It does not read its streams.
+    pub(crate) is_deaf: bool,
+    /// Bytes for stream 0 that it has not taken yet.
+    pub(crate) rest: Vec<u8>,
 }
 
 impl<Q: Provider> Raw<Q> {
@@ -41,6 +49,10 @@ impl<Q: Provider> Raw<Q> {
             connected: false,
             closed: None,
             received: Vec::new(),
+            signals: MessageStream::v1_client(),
+            signalled: Vec::new(),
+            is_deaf: false,
+            rest: Vec::new(),
         }
     }
 
@@ -54,6 +66,17 @@ impl<Q: Provider> Raw<Q> {
             .unwrap();
     }
 
+    /// Sends a message of v1 signalling.
+    pub(crate) fn signal(&mut self, message: &SignalingMessage) {
+        assert!(self.signals.send(message.write()), "the stream takes no more");
+        self.signals.flush(&mut self.pool, self.id);
+    }
+
+    /// Writes these bytes on a stream, as many as it takes.
+    pub(crate) fn scribble(&mut self, stream: u64, bytes: &[u8]) -> usize {
+        self.pool.send_stream(self.id, stream, bytes)
+    }
+
     fn process(&mut self) {
         while let Some(event) = self.pool.poll_event() {
             match event {
@@ -61,6 +84,16 @@ impl<Q: Provider> Raw<Q> {
                 PoolEvent::Readable(id) => {
                     self.received
                         .extend(std::iter::from_fn(|| self.pool.poll_datagram(id)).map(|d| d.to_vec()));
+                    let taken = self.pool.send_stream(id, 0, &self.rest);
+                    self.rest.drain(..taken);
+                    if self.is_deaf {
+                        continue;
+                    }
+                    self.signals.flush(&mut self.pool, id);
+                    let signalled = &mut self.signalled;
+                    self.signals.read(&mut self.pool, id, &mut |payload| {
+                        signalled.push(SignalingMessage::parse(payload).unwrap());
+                    });
                 }
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(_, reason) => self.closed = Some(reason),

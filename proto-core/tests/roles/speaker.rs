@@ -12,7 +12,7 @@ use proto_core::messages::MessageStream;
 use proto_core::quic::{Admission, CloseReason, Pool, PoolConfig, PoolEvent, Provider};
 use proto_core::rng::{Rng, Seed};
 use proto_core::wire::channel::channel_prefix;
-use proto_core::wire::control::ControlMessage;
+use proto_core::wire::control::{ControlMessage, SignalingMessage};
 use proto_core::wire::framing::write_frame;
 
 use crate::setup::{RELAY, RELAY_NAME};
@@ -27,6 +27,8 @@ pub(crate) struct Speaker<Q: Provider> {
     pub(crate) closed: Option<CloseReason>,
     /// What the intermediate has said, oldest first.
     pub(crate) heard: Vec<ControlMessage>,
+    /// What v1 agents have said through it.
+    pub(crate) signalled: Vec<SignalingMessage>,
     pub(crate) datagrams: Vec<Vec<u8>>,
     /// Frames that came bare, and from where.
     pub(crate) frames: Vec<(SocketAddr, Vec<u8>)>,
@@ -59,6 +61,7 @@ impl<Q: Provider> Speaker<Q> {
             connected: false,
             closed: None,
             heard: Vec::new(),
+            signalled: Vec::new(),
             datagrams: Vec::new(),
             frames: Vec::new(),
             outgoing: VecDeque::new(),
@@ -75,6 +78,11 @@ impl<Q: Provider> Speaker<Q> {
     }
 
     pub(crate) fn say(&mut self, message: &ControlMessage) {
+        assert!(self.stream.send(message.write()));
+        self.stream.flush(&mut self.pool, self.id);
+    }
+
+    pub(crate) fn signal(&mut self, message: &SignalingMessage) {
         assert!(self.stream.send(message.write()));
         self.stream.flush(&mut self.pool, self.id);
     }
@@ -107,9 +115,15 @@ impl<Q: Provider> Speaker<Q> {
                     self.datagrams.extend(more.map(|datagram| datagram.to_vec()));
                     if self.listens {
                         self.stream.flush(&mut self.pool, id);
-                        self.stream.read(&mut self.pool, id, &mut |payload| {
-                            self.heard.push(ControlMessage::parse(payload).unwrap());
-                        });
+                        self.stream
+                            .read(
+                                &mut self.pool,
+                                id,
+                                &mut |payload| match ControlMessage::parse(payload) {
+                                    Ok(message) => self.heard.push(message),
+                                    Err(_) => self.signalled.push(SignalingMessage::parse(payload).unwrap()),
+                                },
+                            );
                     }
                 }
                 PoolEvent::PathChanged(..) => {}

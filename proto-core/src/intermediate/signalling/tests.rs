@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rng::{Rng, Seed};
+use crate::sim::{Clock, ManualClock};
 use crate::wire::control::CandidateKind;
 
 const AGENT: ConnId = conn(1);
@@ -77,7 +78,7 @@ impl Table {
     fn new() -> Self {
         Self {
             signalling: Signalling::new(&mut Rng::new(&Seed([4; 32]))),
-            now: Instant::now(),
+            now: ManualClock::new().now(),
         }
     }
 
