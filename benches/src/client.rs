@@ -2,23 +2,37 @@
 //! core's own parts. One [`Client`] is one socket; it may hold many connections.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proto_core::config::limits::{MAX_UDP_PAYLOAD, SEND_QUEUE};
 use proto_core::id::{ConnId, ServiceId};
 use proto_core::machine::{FourTuple, Received, Transmit, Wake};
+use proto_core::messages::MessageStream;
 use proto_core::quic::{
     Admission, CannotConnect, Datagram, DatagramError, Pool, PoolConfig, PoolEvent, Provider,
 };
 use proto_core::rng::{Rng, Seed};
+use proto_core::wire::control::ControlMessage;
 use proto_core::wire::datagram::{FromIntermediate, Role, parse_from_intermediate, write_register};
 
 /// Registrations are repeated after this time, as `ztna-v1` has it.
 const REGISTER_AGAIN: Duration = Duration::from_secs(2);
 
+/// Which protocol a client speaks with its intermediate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// DATAGRAMs only.
+    V1,
+    /// A control stream.
+    V2,
+}
+
 /// What the clients of one socket are, and whom they talk to.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
+    /// What its provider offers.
+    pub speaks: Speaks,
     /// Agents or connectors.
     pub role: Role,
     /// The services each connection registers for.
@@ -37,6 +51,10 @@ struct Session {
     established: bool,
     registered: usize,
     asked: Instant,
+    /// The control stream of v2.
+    control: Option<Box<MessageStream>>,
+    /// The number of the channel that was opened last.
+    channel: Option<u32>,
 }
 
 /// How many connections have come and gone.
@@ -91,8 +109,26 @@ impl<Q: Provider> Client<Q> {
             established: false,
             registered: 0,
             asked: now,
+            control: None,
+            channel: None,
         });
         Ok(())
+    }
+
+    /// Asks for a channel to the connector of a service, on the first connection. Only clients of v2 can.
+    pub fn open_channel(&mut self, service: &ServiceId) {
+        let message = ControlMessage::OpenChannel {
+            request: 1,
+            service: service.as_str().to_owned(),
+        };
+        if let Some(session) = self.sessions.front_mut() {
+            session.say(&mut self.pool, &message);
+        }
+    }
+
+    /// The number of the channel of the first connection, once it is open.
+    pub fn channel(&self) -> Option<u32> {
+        self.sessions.front()?.channel
     }
 
     /// Takes one received batch; `on_packet` takes each IP packet and may answer it.
@@ -122,7 +158,10 @@ impl<Q: Provider> Client<Q> {
     pub fn repeat_registrations(&mut self, now: Instant) {
         for session in &mut self.sessions {
             let missing = session.established && session.registered < self.config.services.len();
-            if missing && now.saturating_duration_since(session.asked) >= REGISTER_AGAIN {
+            if missing
+                && session.control.is_none()
+                && now.saturating_duration_since(session.asked) >= REGISTER_AGAIN
+            {
                 session.asked = now;
                 session.registered = 0;
                 register(&mut self.pool, &self.config, session.id);
@@ -172,6 +211,16 @@ impl<Q: Provider> Client<Q> {
         self.pool.len()
     }
 
+    /// The address of this socket.
+    pub fn local(&self) -> SocketAddr {
+        self.config.path.local
+    }
+
+    /// Where the intermediate is.
+    pub fn relay(&self) -> SocketAddr {
+        self.config.path.remote
+    }
+
     /// Counters.
     pub fn stats(&self) -> ClientStats {
         self.stats
@@ -214,10 +263,19 @@ impl<Q: Provider> Client<Q> {
                     if let Some(session) = self.sessions.iter_mut().rev().find(|session| session.id == id) {
                         session.established = true;
                         session.asked = now;
+                        if self.config.speaks == Speaks::V2 {
+                            session.introduce(&mut self.pool, &self.config);
+                            continue;
+                        }
                     }
                     register(&mut self.pool, &self.config, id);
                 }
                 PoolEvent::Readable(id) => {
+                    if self.config.speaks == Speaks::V2
+                        && let Some(session) = self.sessions.iter_mut().rev().find(|session| session.id == id)
+                    {
+                        session.listen(&mut self.pool);
+                    }
                     while let Some(mut datagram) = self.pool.poll_datagram(id) {
                         let parsed = parse_from_intermediate(&datagram);
                         if let Ok(FromIntermediate::Introduced { packet_at, .. }) = parsed {
@@ -250,6 +308,46 @@ impl<Q: Provider> Client<Q> {
                 }
             }
         }
+    }
+}
+
+impl Session {
+    /// Says hello and asks for the services.
+    fn introduce<Q: Provider>(&mut self, pool: &mut Pool<Q>, config: &ClientConfig) {
+        self.control = Some(Box::new(MessageStream::new(0)));
+        let hello = ControlMessage::Hello {
+            role: config.role,
+            instance: 1,
+            capabilities: 0,
+        };
+        self.say(pool, &hello);
+        for service in &config.services {
+            let service = service.as_str().to_owned();
+            self.say(pool, &ControlMessage::Register { service });
+        }
+    }
+
+    fn say<Q: Provider>(&mut self, pool: &mut Pool<Q>, message: &ControlMessage) {
+        if let Some(control) = &mut self.control {
+            // What does not fit is missing in what is measured, and noticed there.
+            let _ = control.send(message.write());
+            control.flush(pool, self.id);
+        }
+    }
+
+    fn listen<Q: Provider>(&mut self, pool: &mut Pool<Q>) {
+        let Some(control) = &mut self.control else { return };
+        control.flush(pool, self.id);
+        let (registered, channel) = (&mut self.registered, &mut self.channel);
+        control.read(
+            pool,
+            self.id,
+            &mut |payload| match ControlMessage::parse(payload) {
+                Ok(ControlMessage::Registered { .. }) => *registered += 1,
+                Ok(ControlMessage::ChannelOpened { channel: number, .. }) => *channel = Some(number),
+                Ok(_) | Err(_) => {}
+            },
+        );
     }
 }
 

@@ -6,6 +6,7 @@
 //! rounds, and whoever drives them can interleave what it compares. Nothing here judges a figure.
 
 mod agents;
+mod channel;
 mod connector;
 mod control;
 mod forward;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::client::Speaks;
 use crate::socket::Offload;
 
 #[derive(Debug, Parser)]
@@ -84,14 +86,28 @@ enum Tool {
         /// How many that send, each on its own socket.
         #[arg(long, default_value_t = 4)]
         agents: usize,
+        /// Speak v2 with the relay.
+        #[arg(long)]
+        v2: bool,
         /// The service's virtual address and port.
         #[arg(long, default_value_t = crate::packet::SERVICE)]
         target: SocketAddr,
+    },
+    /// Agents of v2 that send frames of relay channels: `run RATE SECONDS SIZE [TICK]`.
+    Channels {
+        #[command(flatten)]
+        relay: Relay,
+        /// How many, each on its own socket and with a channel of its own.
+        #[arg(long, default_value_t = 4)]
+        agents: usize,
     },
     /// A connector that sends every packet back, or only counts: `take`.
     Connector {
         #[command(flatten)]
         relay: Relay,
+        /// Speak v2 with the relay.
+        #[arg(long)]
+        v2: bool,
         /// Send every packet back.
         #[arg(long)]
         echo: bool,
@@ -149,14 +165,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn speaks(v2: bool) -> Speaks {
+    if v2 { Speaks::V2 } else { Speaks::V1 }
+}
+
 fn run(tool: Tool, lifetime: Duration) -> io::Result<()> {
     match tool {
         Tool::Agents {
             relay,
             agents,
+            v2,
             target,
-        } => agents::run(&relay, target, agents, lifetime),
-        Tool::Connector { relay, echo } => connector::run(&relay, echo, lifetime),
+        } => agents::run(&relay, target, (agents, speaks(v2)), lifetime),
+        Tool::Channels { relay, agents } => channel::run(&relay, agents, lifetime),
+        Tool::Connector { relay, v2, echo } => connector::run(&relay, (echo, speaks(v2)), lifetime),
         Tool::Udp {
             to,
             bind,

@@ -5,6 +5,7 @@
 
 pub mod bare;
 mod buffers;
+pub mod channel;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -17,12 +18,12 @@ use proto_core::quic::fake::{FakeCertificate, FakeConfig, FakeProvider};
 use proto_core::quic::identity::SanAuthority;
 use proto_core::quic::quiche::QuicheProvider;
 use proto_core::quic::testing::TestPki;
-use proto_core::quic::{Datagram, Provider};
+use proto_core::quic::{ALPN_V1, ALPN_V2, Datagram, Provider};
 use proto_core::rng::{Rng, Seed};
 use proto_core::wire::datagram::{Role, routed_prefix};
 
 use crate::attributed::Attributed;
-use crate::client::{Client, ClientConfig};
+use crate::client::{Client, ClientConfig, Speaks};
 use crate::cpu::Cost;
 use crate::packet::{self, Mark};
 use buffers::Buffers;
@@ -37,6 +38,27 @@ fn address(host: u8, port: u16) -> SocketAddr {
     (Ipv4Addr::new(192, 0, 2, host), port).into()
 }
 
+/// The intermediate of every measurement.
+fn intermediate<Q: Provider>(provider: Q, now: Instant) -> Intermediate<Q> {
+    let config = IntermediateConfig {
+        retry: false,
+        reset_key: None,
+        limits: IntermediateLimits::default(),
+    };
+    let authority = SanAuthority {
+        allow_unnamed: true,
+        insecure_allow_anonymous: true,
+    };
+    Intermediate::new(&config, provider, Box::new(authority), &Seed([1; 32]), now)
+}
+
+fn protocol(speaks: Speaks) -> &'static [u8] {
+    match speaks {
+        Speaks::V1 => ALPN_V1,
+        Speaks::V2 => ALPN_V2,
+    }
+}
+
 /// Which QUIC implementation, and with which identities.
 pub trait Stack {
     /// The implementation.
@@ -44,7 +66,7 @@ pub trait Stack {
     /// One for the intermediate.
     fn server(&mut self) -> Self::Provider;
     /// One for a client in this role.
-    fn client(&mut self, role: Role) -> Self::Provider;
+    fn client(&mut self, role: Role, speaks: Speaks) -> Self::Provider;
 }
 
 /// Real QUIC with certificates of its own.
@@ -55,16 +77,21 @@ impl Stack for Quiche {
     type Provider = QuicheProvider;
 
     fn server(&mut self) -> QuicheProvider {
-        self.0.provider(true, &["localhost"])
+        let mut config = self.0.config(true, &["localhost"]);
+        config.alpn = vec![ALPN_V2.to_vec(), ALPN_V1.to_vec()];
+        QuicheProvider::new(&config).expect("a usable configuration")
     }
 
-    fn client(&mut self, role: Role) -> QuicheProvider {
+    fn client(&mut self, role: Role, speaks: Speaks) -> QuicheProvider {
         let capacity = match role {
             Role::Agent => "agent",
             Role::Connector => "connector",
         };
-        self.0
-            .provider(false, &[&format!("{capacity}.{SERVICE_NAME}.ztna")])
+        let mut config = self
+            .0
+            .config(false, &[&format!("{capacity}.{SERVICE_NAME}.ztna")]);
+        config.alpn = vec![protocol(speaks).to_vec()];
+        QuicheProvider::new(&config).expect("a usable configuration")
     }
 }
 
@@ -82,7 +109,7 @@ impl Stack for Fake {
     type Provider = FakeProvider;
 
     fn server(&mut self) -> FakeProvider {
-        let mut config = FakeConfig::new(&[b"ztna-v1"]);
+        let mut config = FakeConfig::new(&[ALPN_V2, ALPN_V1]);
         config.certificate = Some(FakeCertificate {
             der: b"relay".to_vec(),
             issuer: 1,
@@ -91,8 +118,8 @@ impl Stack for Fake {
         FakeProvider::new(config, self.0.fork())
     }
 
-    fn client(&mut self, _: Role) -> FakeProvider {
-        FakeProvider::new(FakeConfig::new(&[b"ztna-v1"]), self.0.fork())
+    fn client(&mut self, _: Role, speaks: Speaks) -> FakeProvider {
+        FakeProvider::new(FakeConfig::new(&[protocol(speaks)]), self.0.fork())
     }
 }
 
@@ -129,20 +156,11 @@ impl<Q: Provider> MemoryRelay<Q> {
         mut clock: impl FnMut() -> Instant,
     ) -> Self {
         let now = clock();
-        let config = IntermediateConfig {
-            retry: false,
-            reset_key: None,
-            limits: IntermediateLimits::default(),
-        };
-        let authority = SanAuthority {
-            allow_unnamed: true,
-            insecure_allow_anonymous: true,
-        };
-        let seed = Seed([1; 32]);
         let service = ServiceId::parse(SERVICE_NAME.as_bytes()).expect("a name");
         let prefix = routed_prefix(&service);
         let client = |stack: &mut S, role: Role, host: u8, now: Instant| {
             let config = ClientConfig {
+                speaks: Speaks::V1,
                 role,
                 services: vec![service.clone()],
                 server_name: Some("localhost".into()),
@@ -152,12 +170,12 @@ impl<Q: Provider> MemoryRelay<Q> {
                 },
                 max_connections: 4,
             };
-            let mut client = Client::new(config, stack.client(role), &Seed([host; 32]), now);
+            let mut client = Client::new(config, stack.client(role, Speaks::V1), &Seed([host; 32]), now);
             client.connect(now).expect("a connection");
             client
         };
         let mut world = Self {
-            relay: Intermediate::new(&config, stack.server(), Box::new(authority), &seed, now),
+            relay: intermediate(stack.server(), now),
             connector: client(stack, Role::Connector, 2, now),
             agents: (0..agents)
                 .map(|index| client(stack, Role::Agent, 3 + index as u8, now))
@@ -281,7 +299,7 @@ impl<S: Stack> Stack for Apart<S> {
         Attributed(self.0.server())
     }
 
-    fn client(&mut self, role: Role) -> Self::Provider {
-        Attributed(self.0.client(role))
+    fn client(&mut self, role: Role, speaks: Speaks) -> Self::Provider {
+        Attributed(self.0.client(role, speaks))
     }
 }

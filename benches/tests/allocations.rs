@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use benches::count::Counting;
 use benches::cpu::Cost;
 use benches::memory::bare::BareRelay;
+use benches::memory::channel::MemoryChannels;
 use benches::memory::{Apart, Fake, MemoryRelay, Quiche, Stack};
 use virtual_clock::VirtualClock;
 
@@ -92,4 +93,31 @@ fn the_whole_relay_allocates_no_more_than_quiche_alone() {
         "{whole} by the relay, {alone} by quiche alone, for {} DATAGRAMs",
         TURNS * 32
     );
+}
+
+/// Not even QUIC's: no frame of a channel reaches it.
+#[test]
+fn nothing_at_all_is_allocated_per_frame_of_a_channel() {
+    for (agents, batch) in [(1, 32), (1, 1), (4, 8)] {
+        let clock = VirtualClock::start();
+        let mut channels = MemoryChannels::new(&mut Quiche::default(), agents, (batch, 1_200), || {
+            clock.advance(STEP);
+            clock.now()
+        });
+        // Once around, so that nothing of the handshakes is left to be said.
+        for _ in 0..100 {
+            clock.advance(STEP);
+            channels.turn(&mut Cost::default(), clock.now());
+        }
+        let before = channels.stats();
+        let mut cost = Cost::default();
+        let mut forwarded = 0;
+        for _ in 0..TURNS {
+            forwarded += channels.turn(&mut cost, clock.now());
+        }
+        let after = channels.stats();
+        assert_eq!(forwarded, TURNS * (agents * batch) as u64);
+        assert_eq!(after.forwarded - before.forwarded, forwarded);
+        assert_eq!(cost.allocations.total(), 0, "{agents} agents × {batch}");
+    }
 }

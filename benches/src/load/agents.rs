@@ -15,6 +15,7 @@ use super::Relay;
 use super::control::{Command, Control, LOOK, answer, misplaced};
 use super::link::Link;
 use super::sender::{Carrier, Rounds};
+use crate::client::Speaks;
 use crate::packet::{self, HEADERS, Mark, agent_address};
 use crate::socket::wait_readable;
 
@@ -39,7 +40,12 @@ struct Agents {
     pinged: Instant,
 }
 
-pub(super) fn run(relay: &Relay, target: SocketAddr, count: usize, lifetime: Duration) -> io::Result<()> {
+pub(super) fn run(
+    relay: &Relay,
+    target: SocketAddr,
+    (count, speaks): (usize, Speaks),
+    lifetime: Duration,
+) -> io::Result<()> {
     let control = Control::new(lifetime);
     let service = ServiceId::parse(relay.service.as_bytes()).map_err(io::Error::other)?;
     let mut agents = Agents {
@@ -51,7 +57,7 @@ pub(super) fn run(relay: &Relay, target: SocketAddr, count: usize, lifetime: Dur
         pinged: Instant::now(),
     };
     for _ in 0..count {
-        let mut link = Link::new(relay, Role::Agent, vec![service.clone()], 4)?;
+        let mut link = Link::new(relay, (Role::Agent, speaks), vec![service.clone()], 4)?;
         link.settle(1)?;
         agents.links.push(link);
     }
@@ -73,12 +79,12 @@ pub(super) fn run(relay: &Relay, target: SocketAddr, count: usize, lifetime: Dur
                 rounds.ping(&mut agents, count, size)?
             }
             Command::Idle { count } => {
-                let mut link = Link::new(relay, Role::Agent, vec![service.clone()], count + 1)?;
+                let mut link = Link::new(relay, (Role::Agent, speaks), vec![service.clone()], count + 1)?;
                 link.settle(count)?;
                 agents.idle = Some(link);
                 json!({ "idle": count })
             }
-            Command::Handshakes { time } => handshakes(relay, time)?,
+            Command::Handshakes { time } => handshakes(relay, speaks, time)?,
             Command::End => {
                 return agents
                     .links
@@ -169,8 +175,8 @@ impl Carrier for Agents {
 }
 
 /// Connects, and closes what is connected, for `time`.
-fn handshakes(relay: &Relay, time: Duration) -> io::Result<Value> {
-    let mut link = Link::new(relay, Role::Agent, Vec::new(), 4_096)?;
+fn handshakes(relay: &Relay, speaks: Speaks, time: Duration) -> io::Result<Value> {
+    let mut link = Link::new(relay, (Role::Agent, speaks), Vec::new(), 4_096)?;
     let start = Instant::now();
     let (mut done, mut open) = (0, 0);
     while start.elapsed() < time {

@@ -5,7 +5,10 @@ use std::io;
 use std::path::Path;
 
 use proto_core::quic::quiche::{CLIENT_GROUPS, PemIdentity, QuicheConfig, QuicheProvider, Verify};
+use proto_core::quic::{ALPN_V1, ALPN_V2};
 use proto_core::wire::datagram::Role;
+
+use crate::client::Speaks;
 
 fn name(role: Role) -> &'static str {
     match role {
@@ -15,9 +18,15 @@ fn name(role: Role) -> &'static str {
 }
 
 /// A client's provider: `ca.pem` and `agent.*` or `connector.*` of a directory.
-pub(super) fn provider(dir: &Path, role: Role) -> io::Result<QuicheProvider> {
+pub(super) fn provider(dir: &Path, role: Role, speaks: Speaks) -> io::Result<QuicheProvider> {
     let config = QuicheConfig {
-        alpn: vec![b"ztna-v1".to_vec()],
+        alpn: vec![
+            match speaks {
+                Speaks::V1 => ALPN_V1,
+                Speaks::V2 => ALPN_V2,
+            }
+            .to_vec(),
+        ],
         session_alpn: Vec::new(),
         identity: Some(PemIdentity {
             chain: fs::read(dir.join(format!("{}.pem", name(role))))?,

@@ -11,10 +11,11 @@ use proto_core::machine::{Ecn, FourTuple, Received};
 use proto_core::quic::Datagram;
 use proto_core::quic::quiche::QuicheProvider;
 use proto_core::rng::Seed;
+use proto_core::wire::channel::CHANNEL;
 use proto_core::wire::datagram::Role;
 
 use super::{Relay, identity};
-use crate::client::{Client, ClientConfig};
+use crate::client::{Client, ClientConfig, Speaks};
 use crate::socket::{BatchSocket, Offload, wait_readable};
 
 /// How long connections and registrations may take.
@@ -34,7 +35,7 @@ impl Link {
     /// A socket of its own for up to `connections` connections, none of them open yet.
     pub(super) fn new(
         relay: &Relay,
-        role: Role,
+        (role, speaks): (Role, Speaks),
         services: Vec<ServiceId>,
         connections: usize,
     ) -> io::Result<Self> {
@@ -43,6 +44,7 @@ impl Link {
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
             .map_err(|_| io::Error::other("no entropy"))?;
         let config = ClientConfig {
+            speaks,
             role,
             services,
             server_name: Some(relay.relay.ip().to_string()),
@@ -54,7 +56,7 @@ impl Link {
         };
         let client = Client::new(
             config,
-            identity::provider(&relay.pki, role)?,
+            identity::provider(&relay.pki, role, speaks)?,
             &Seed(seed),
             Instant::now(),
         );
@@ -101,9 +103,28 @@ impl Link {
         &mut self,
         on_packet: &mut dyn FnMut(Datagram) -> Option<Datagram>,
     ) -> io::Result<bool> {
+        self.turn_with_frames(on_packet, &mut |_| {})
+    }
+
+    /// Sends frames of a channel, all of one size.
+    pub(super) fn send_frames(&mut self, frames: &[u8], size: usize) -> io::Result<()> {
+        let relay = self.client.relay();
+        self.socket.send(relay, frames, size).map(drop)
+    }
+
+    /// The same; bare frames of channels go to `on_frame`.
+    pub(super) fn turn_with_frames(
+        &mut self,
+        on_packet: &mut dyn FnMut(Datagram) -> Option<Datagram>,
+        on_frame: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<bool> {
         let now = Instant::now();
         let (client, local) = (&mut self.client, self.socket.local());
         let mut moved = self.socket.receive(|remote, stride, payload| {
+            if payload.first() == Some(&CHANNEL) {
+                payload.chunks(stride).for_each(&mut *on_frame);
+                return;
+            }
             let stride = NonZeroUsize::new(stride).filter(|stride| stride.get() < payload.len());
             let path = FourTuple { local, remote };
             client.handle(

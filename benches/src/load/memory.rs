@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::control::{Command, Control, answer, misplaced};
 use crate::cpu::{Cost, reference};
 use crate::memory::bare::BareRelay;
+use crate::memory::channel::MemoryChannels;
 use crate::memory::{Apart, Fake, MemoryRelay, Quiche, Stack};
 
 /// Packets of one turn.
@@ -48,6 +49,7 @@ fn measure(time: Duration) -> Value {
     let fake = whole::<Fake>(1, BATCH, time);
     json!({
         "aead_us": [before, reference(REFERENCE)],
+        "channel": channel(time),
         "bare": first, "bare_again": again, "relay": relay, "relay_8_agents": spread, "fake": fake, "apart": apart,
     })
 }
@@ -71,6 +73,21 @@ fn bare(time: Duration) -> Value {
         datagrams += relay.turn(BATCH, &mut cost).arrived;
     }
     figures(&cost, datagrams)
+}
+
+/// Frames of channels, of which nothing is read but the number.
+fn channel(time: Duration) -> Value {
+    let mut channels = MemoryChannels::new(&mut Quiche::default(), 1, (BATCH, LEN), Instant::now);
+    let start = Instant::now();
+    while start.elapsed() < time / 4 {
+        channels.turn(&mut Cost::default(), Instant::now());
+    }
+    let (mut cost, mut frames) = (Cost::default(), 0);
+    let start = Instant::now();
+    while start.elapsed() < time {
+        frames += channels.turn(&mut cost, Instant::now());
+    }
+    figures(&cost, frames)
 }
 
 fn whole<S: Stack + Default>(agents: usize, per_agent: usize, time: Duration) -> Value {

@@ -14,7 +14,7 @@ use crate::packet::{HEADERS, Mark};
 use crate::socket::{BatchSocket, Offload, wait_readable};
 
 /// Datagrams that wait in one sender: one batch.
-const BATCH: usize = 50;
+pub(super) const BATCH: usize = 50;
 
 struct Port {
     socket: BatchSocket,
@@ -29,7 +29,7 @@ struct Plain {
 }
 
 /// A UDP payload as long as that of an inner packet of `size` bytes.
-fn payload_len(size: usize) -> usize {
+pub(super) fn payload_len(size: usize) -> usize {
     size.saturating_sub(HEADERS).max(Mark::LEN)
 }
 

@@ -7,6 +7,12 @@ const MOST_RATIO: f64 = 1.6;
 /// At most this share more CPU with idle clients.
 const MOST_BURDEN: f64 = 1.10;
 
+/// A frame of a channel costs at most this many times the CPU of a plain forwarder.
+const MOST_CHANNEL: f64 = 2.0;
+
+/// At most this much memory for a client of v2 that only stays.
+const MOST_IDLE: f64 = 32.0 * 1024.0;
+
 /// At most this many times the round trip of a plain forwarder.
 const MOST_ROUND_TRIP: f64 = 3.0;
 
@@ -51,6 +57,26 @@ pub(super) const ROWS: Table = &[
                 0,
             ),
             ("… CPU per datagram", "fwd_batches_us", "µs", 2),
+            ("frames of relay channels that arrive", "chan_rate", "/s", 0),
+            (
+                "… lost on the way, for want of a faster receiver",
+                "chan_lost",
+                "%",
+                1,
+            ),
+            ("relay, CPU per frame", "chan_us", "µs", 2),
+            (
+                "… divided by the plain forwarder's (GRO, GSO)",
+                "chan_ratio",
+                "×",
+                2,
+            ),
+            (
+                "… the relay machine in memory, CPU per frame",
+                "memory_channel_us",
+                "µs",
+                3,
+            ),
             (
                 "plain forwarder, one datagram a call, arrive",
                 "fwd_singles_rate",
@@ -118,6 +144,7 @@ pub(super) const ROWS: Table = &[
             ("handshakes with client certificate", "handshakes_rate", "/s", 0),
             ("relay, CPU per handshake", "handshakes_ms", "ms", 2),
             ("resident memory per idle client, at 1,000", "idle_bytes", "B", 0),
+            ("… of v2, registered", "idle_v2_bytes", "B", 0),
             ("relay, CPU per datagram at 20,000/s one way", "alone_us", "µs", 2),
             ("… with 1,000 idle clients", "burdened_us", "µs", 2),
             ("the one divided by the other", "burdened_ratio", "×", 2),
@@ -129,6 +156,7 @@ pub(super) const ROWS: Table = &[
             ("our code", "allocations_ours", "", 2),
             ("the whole relay", "allocations_relay", "", 2),
             ("bare quiche", "allocations_bare", "", 2),
+            ("per frame of a relay channel", "allocations_channel", "", 2),
         ],
     ),
     (
@@ -192,6 +220,9 @@ pub(super) fn conditions(figures: &Figures) -> Vec<(&'static str, bool, String)>
     let ours = figures.range("allocations_ours").1;
     let burden = figures.median("burdened_ratio");
     let round_trip = figures.median("rtt_ratio");
+    let channel = figures.median("chan_ratio");
+    let per_frame = figures.range("allocations_channel").1;
+    let idle = figures.median("idle_v2_bytes");
     vec![
         (
             "relay CPU per datagram at most 1.6 × the bare quiche relay in memory",
@@ -221,6 +252,21 @@ pub(super) fn conditions(figures: &Figures) -> Vec<(&'static str, bool, String)>
             "a round trip through relay and connector at most 3 × that through a plain forwarder",
             round_trip <= MOST_ROUND_TRIP,
             format!("{round_trip:.2} ×"),
+        ),
+        (
+            "a frame of a relay channel at most 2 × the CPU of a plain forwarder with GRO and GSO",
+            channel <= MOST_CHANNEL,
+            format!("{channel:.2} ×"),
+        ),
+        (
+            "nothing is allocated per frame of a relay channel",
+            per_frame == 0.0,
+            format!("{per_frame:.4} at most"),
+        ),
+        (
+            "at most 32 KiB of resident memory per idle client of v2",
+            idle <= MOST_IDLE,
+            format!("{:.1} KiB", idle / 1024.0),
         ),
     ]
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::account::{cpu, pin, resident};
 use super::figures::{Figures, number};
-use super::stage::{Forwarded, Relayed, Stage};
+use super::stage::{Channels, Forwarded, Held, Relayed, Stage};
 use super::talk::Talk;
 
 /// The length of every IP packet.
@@ -103,6 +103,17 @@ impl<'a> Rounds<'a> {
         agents.ask(&format!("idle {IDLE}"))?;
         let added = resident(relay.id())?.saturating_sub(before);
         self.figures.add("idle_bytes", added as f64 / f64::from(IDLE));
+        let Held {
+            relay,
+            channels,
+            idle,
+        } = &mut self.stage.held;
+        channels.agents.ask(&format!("run 0 0.3 {SIZE}"))?;
+        channels.sink.ask("take")?;
+        let before = resident(relay.id())?;
+        idle.ask(&format!("idle {IDLE}"))?;
+        let added = resident(relay.id())?.saturating_sub(before);
+        self.figures.add("idle_v2_bytes", added as f64 / f64::from(IDLE));
         Ok(())
     }
 
@@ -129,7 +140,30 @@ impl<'a> Rounds<'a> {
             one_way_forwarded(&mut self.stage.singles, &mut self.stage.counting, &command)?;
         self.figures.add("fwd_singles_rate", rate);
         self.figures.add("fwd_singles_us", micros);
+        self.channels(&command)?;
         self.place(false)
+    }
+
+    /// Frames of channels between two looks at the plain forwarder, because the machine changes its speed.
+    fn channels(&mut self, command: &str) -> Result<()> {
+        let Stage {
+            relayed,
+            channels,
+            batches,
+            counting,
+            ..
+        } = &mut *self.stage;
+        let before = one_way_forwarded(batches, counting, command)?.1;
+        let Channels { agents, sink } = channels;
+        sink.ask("take")?;
+        let (rate, micros, lost) = one_way(relayed.relay.id(), agents, sink, command)?;
+        let after = one_way_forwarded(batches, counting, command)?.1;
+        self.figures.add("chan_rate", rate);
+        self.figures.add("chan_lost", lost * 100.0);
+        self.figures.add("chan_us", micros);
+        self.figures
+            .add("chan_ratio", micros / f64::midpoint(before, after));
+        Ok(())
     }
 
     fn in_memory(&mut self) -> Result<InMemory> {
@@ -142,6 +176,8 @@ impl<'a> Rounds<'a> {
             ("memory_relay_us", "/relay/us"),
             ("memory_spread_us", "/relay_8_agents/us"),
             ("memory_fake_us", "/fake/us"),
+            ("memory_channel_us", "/channel/us"),
+            ("allocations_channel", "/channel/allocations"),
             ("allocations_ours", "/apart/allocations_ours"),
             ("allocations_relay", "/relay/allocations"),
             ("allocations_bare", "/bare/allocations"),

@@ -22,8 +22,12 @@ use crate::lab::world::PATIENCE;
 const SINK: &str = "sink";
 /// The service that `ztna-load` itself sends back.
 const MIRROR: &str = "mirror";
+/// The service whose packets travel in relay channels.
+const CHANNEL: &str = "channel";
 /// The port of the relay that idle clients burden.
 const BURDENED_PORT: u16 = PORT + 10;
+/// The port of the relay that idle clients of v2 burden.
+const HELD_PORT: u16 = PORT + 20;
 /// A plain receiver that counts.
 const COUNTING: u16 = 6_000;
 /// A plain receiver that sends back, on every address of the private host.
@@ -42,6 +46,26 @@ pub(super) struct Relayed {
     pub(super) sink: Talk,
 }
 
+/// Frames in relay channels.
+#[derive(Debug)]
+pub(super) struct Channels {
+    /// Agents that send frames.
+    pub(super) agents: Talk,
+    /// The connector that counts them.
+    pub(super) sink: Talk,
+}
+
+/// A relay for clients of v2 that only stay.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The intermediate.
+    pub(super) relay: Process,
+    /// A few clients with channels.
+    pub(super) channels: Channels,
+    /// Many without.
+    pub(super) idle: Talk,
+}
+
 /// A plain forwarder and load on it.
 #[derive(Debug)]
 pub(super) struct Forwarded {
@@ -58,6 +82,10 @@ pub(super) struct Stage {
     pub(super) relayed: Relayed,
     /// The same, for idle clients to burden.
     pub(super) burdened: Relayed,
+    /// Agents of v2 and their connector, with channels through the first relay.
+    pub(super) channels: Channels,
+    /// The same with a relay of its own, for idle clients of v2.
+    pub(super) held: Held,
     /// Agents whose packets `ztna-load` sends back, through the first relay.
     pub(super) mirrored: Talk,
     /// Agents whose packets go through the real connector to a backend and back.
@@ -98,6 +126,8 @@ impl Stage {
         hands.make_keys()?;
         let relayed = hands.relayed("relay", PORT)?;
         let burdened = hands.relayed("relay-burdened", BURDENED_PORT)?;
+        let channels = hands.channels(PORT)?;
+        let held = hands.held("relay-held", HELD_PORT)?;
         let backend = format!("{PRIVATE}:{}", ECHO.port);
         let returning = format!("0.0.0.0:{RETURNING}");
         let others = vec![
@@ -121,6 +151,8 @@ impl Stage {
             memory: hands.load(RELAY, &["memory"])?,
             relayed,
             burdened,
+            channels,
+            held,
             _others: others,
             _namespaces: namespaces,
             _scratch: scratch,
@@ -150,6 +182,8 @@ impl Stage {
             self.batches.sender.id(),
             self.singles.sender.id(),
             self.counting.id(),
+            self.channels.agents.id(),
+            self.channels.sink.id(),
         ]
     }
 }
@@ -193,7 +227,7 @@ impl Hands<'_> {
 
     fn make_keys(&self) -> Result<()> {
         let claims = |flag: &str| -> Vec<String> {
-            let services = [SINK, MIRROR, ECHO.id];
+            let services = [SINK, MIRROR, CHANNEL, ECHO.id];
             services
                 .iter()
                 .flat_map(|service| [flag.to_owned(), (*service).to_owned()])
@@ -219,17 +253,36 @@ impl Hands<'_> {
             .write(&format!("{name}.json"), &format!("{config:#}"))
     }
 
-    fn relayed(&self, name: &str, port: u16) -> Result<Relayed> {
+    fn relay(&self, name: &str, port: u16) -> Result<Process> {
         let mut config = programs::intermediate_config(&self.pki());
         config["port"] = json!(port);
         config["metrics_port"] = json!(port + 5_000);
         let config = self.config(name, &config)?;
         let mut relay = self.program(name, RELAY, &self.programs.intermediate(&config))?;
         relay.wait_for("ztna-intermediate ready", PATIENCE)?;
+        Ok(relay)
+    }
+
+    fn relayed(&self, name: &str, port: u16) -> Result<Relayed> {
         Ok(Relayed {
-            relay,
+            relay: self.relay(name, port)?,
             sink: self.connector(SINK, port, &[])?,
             agents: self.agents(SINK, port, &[])?,
+        })
+    }
+
+    fn channels(&self, port: u16) -> Result<Channels> {
+        Ok(Channels {
+            sink: self.connector(CHANNEL, port, &["--v2"])?,
+            agents: self.client("channels", CHANNEL, port, &["--agents", AGENTS])?,
+        })
+    }
+
+    fn held(&self, name: &str, port: u16) -> Result<Held> {
+        Ok(Held {
+            relay: self.relay(name, port)?,
+            channels: self.channels(port)?,
+            idle: self.client("agents", CHANNEL, port, &["--agents", "1", "--v2"])?,
         })
     }
 
@@ -255,7 +308,7 @@ impl Hands<'_> {
 
     /// A client of a relay.
     fn client(&self, kind: &str, service: &str, port: u16, more: &[&str]) -> Result<Talk> {
-        let (host, bind) = if kind == "agents" {
+        let (host, bind) = if matches!(kind, "agents" | "channels") {
             (CLIENT, "10.21.0.2")
         } else {
             (PRIVATE_HOST, "10.20.0.2")
