@@ -9,6 +9,7 @@ use program::services::{self, Service};
 use program::settings::{Flags, Input, Schema, Settings, SettingsError};
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::config::{AgentConfig, AgentService, IntermediateEndpoint, TunnelLimits};
+use proto_core::quic::identity::SanAuthority;
 
 /// Where the configuration is, if nothing else is said.
 pub(crate) const DEFAULT_PATH: &str = "/etc/ztna/agent.json";
@@ -162,6 +163,8 @@ impl UpArgs {
 pub struct Config {
     /// What every program has.
     pub common: Common,
+    /// What the other end of a session has to show; `None` has no sessions.
+    pub sessions: Option<SanAuthority>,
     /// The intermediate.
     pub server: IntermediateServer,
     /// The services, each with at least one address.
@@ -199,6 +202,7 @@ impl Config {
         let dns = dns(settings, &tunnel_addresses, &services)?;
         let mtu = mtu(settings, &services, has_v6)?;
         Ok(Self {
+            sessions: program::client::sessions(settings, &common),
             common,
             server,
             services: services
@@ -226,6 +230,7 @@ impl Config {
             },
             local,
             services: self.services.clone(),
+            sessions: self.sessions,
             limits: TunnelLimits::default(),
         }
     }

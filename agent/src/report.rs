@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Where a running `ztna up` stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// The version of the program.
     pub(crate) version: String,
@@ -74,7 +74,7 @@ pub(crate) struct Dns {
 }
 
 /// One service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Service {
     /// Its id.
     pub(crate) id: String,
@@ -84,6 +84,18 @@ pub(crate) struct Service {
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether the intermediate has registered us for it.
     pub(crate) registered: bool,
+    /// How packets reach it: `direct`, `relayed`, `wrapped`, `opening` or `none`.
+    #[serde(default)]
+    pub(crate) path: String,
+    /// The connector's address, while they go straight there.
+    #[serde(default)]
+    pub(crate) peer: Option<String>,
+    /// The round trip on that way.
+    #[serde(default)]
+    pub(crate) rtt_ms: Option<f64>,
+    /// From the first packet to the first direct connection.
+    #[serde(default)]
+    pub(crate) time_to_direct_ms: Option<f64>,
 }
 
 /// Packets that went through the tunnel.
@@ -203,21 +215,34 @@ impl Report {
                 name(service),
                 list(&service.addresses),
                 state.to_owned(),
+                way(service),
             ]
         });
-        let head = ["SERVICE", "NAME", "ADDRESS", "STATE"].map(str::to_owned);
-        let rows: Vec<[String; 4]> = std::iter::once(head).chain(rows).collect();
+        let head = ["SERVICE", "NAME", "ADDRESS", "STATE", "PATH"].map(str::to_owned);
+        let rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
         let width = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let (a, b, c) = (width(0), width(1), width(2));
+        let (a, b, c, d) = (width(0), width(1), width(2), width(3));
         let mut text = String::new();
-        for [id, name, addresses, state] in &rows {
-            let _ = writeln!(text, "{id:<a$}  {name:<b$}  {addresses:<c$}  {state}");
+        for [id, name, addresses, state, way] in &rows {
+            let _ = writeln!(text, "{id:<a$}  {name:<b$}  {addresses:<c$}  {state:<d$}  {way}");
         }
         text
     }
+}
+
+/// How packets reach a service, and how long they take there and back.
+fn way(service: &Service) -> String {
+    let mut text = service.path.clone();
+    if let Some(peer) = &service.peer {
+        let _ = write!(text, " to {peer}");
+    }
+    if let Some(rtt) = service.rtt_ms {
+        let _ = write!(text, ", {rtt:.1} ms");
+    }
+    text
 }
 
 fn list(addresses: &[IpAddr]) -> String {

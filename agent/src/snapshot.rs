@@ -7,9 +7,10 @@ use program::client::{ServiceState, Standing};
 use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
 use program::reload;
 use program::station::Snapshot;
-use proto_core::agent::{AgentStats, AgentStatus};
+use proto_core::agent::{AgentStats, AgentStatus, ServicePath};
 use proto_core::link::LinkStats;
 use proto_core::quic::PoolStats;
+use proto_core::session::SessionStats;
 use runtime_io::ShellStats;
 
 use crate::report::{Interface, Intermediate, Report, Service, Traffic};
@@ -21,6 +22,7 @@ pub(crate) struct AgentSnapshot {
     link: LinkStats,
     pool: PoolStats,
     shell: ShellStats,
+    sessions: SessionStats,
     status: AgentStatus,
     path_mtu: Option<usize>,
 }
@@ -30,7 +32,7 @@ pub(crate) fn standing(status: &AgentStatus) -> Standing<'_> {
     let services = status.services.iter();
     Standing {
         services: services
-            .map(|(id, registered)| (id.as_str(), ServiceState::of(*registered)))
+            .map(|service| (service.id.as_str(), ServiceState::of(service.registered)))
             .collect(),
         connected: status.connected,
     }
@@ -44,10 +46,17 @@ impl AgentSnapshot {
             link,
             pool,
             shell,
+            sessions,
             status,
             path_mtu,
         } = self;
-        let reasons = [drops(stats, link), pool_drops(pool), shell_drops(shell)].concat();
+        let reasons = [
+            drops(stats, link),
+            session_drops(sessions),
+            pool_drops(pool),
+            shell_drops(shell),
+        ]
+        .concat();
         let mut dropped: BTreeMap<String, u64> = BTreeMap::new();
         for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
             *dropped.entry(reason.to_owned()).or_default() += count;
@@ -69,9 +78,13 @@ impl AgentSnapshot {
             services: status
                 .services
                 .iter()
-                .map(|(id, registered)| Service {
-                    id: id.as_str().to_owned(),
-                    registered: *registered,
+                .map(|service| Service {
+                    id: service.id.as_str().to_owned(),
+                    registered: service.registered,
+                    path: path_name(service.path).to_owned(),
+                    peer: peer(service.path),
+                    rtt_ms: service.rtt.map(milliseconds),
+                    time_to_direct_ms: service.time_to_direct.map(milliseconds),
                     ..Service::default()
                 })
                 .collect(),
@@ -99,6 +112,7 @@ impl Snapshot for AgentSnapshot {
             link: machine.link_stats(),
             pool: machine.pool_stats(),
             shell: shell.clone(),
+            sessions: machine.session_stats(),
             status: machine.status(),
             path_mtu: machine.path_mtu(),
         }
@@ -118,10 +132,11 @@ impl Snapshot for AgentSnapshot {
             link,
             pool,
             shell,
+            sessions,
             status,
             path_mtu: _,
         } = self;
-        let registered = status.services.iter().filter(|(_, registered)| *registered);
+        let registered = status.services.iter().filter(|service| service.registered);
         text.gauge(
             "ztna_services",
             "Services configured.",
@@ -142,6 +157,8 @@ impl Snapshot for AgentSnapshot {
             "The largest UDP payload that the path to the intermediate carries, 0 while not connected.",
             status.path_payload.map_or(0, |bytes| bytes as u64),
         );
+        write_paths(text, status);
+        write_sessions(text, sessions);
         text.counter(
             "ztna_agent_sent_packets_total",
             "Packets sent to services.",
@@ -191,12 +208,116 @@ impl Snapshot for AgentSnapshot {
         text.by_reason(
             "ztna_dropped_total",
             "What was dropped, by reason.",
-            [drops(stats, link), pool_drops(pool), shell_drops(shell)].concat(),
+            [
+                drops(stats, link),
+                session_drops(sessions),
+                pool_drops(pool),
+                shell_drops(shell),
+            ]
+            .concat(),
         );
         reload::write(text);
         text.shell(shell);
         text.seconds("ztna_agent_uptime_seconds", "Seconds since the start.", uptime);
     }
+}
+
+/// What a way is called where people and programs read of it.
+pub(crate) fn path_name(path: ServicePath) -> &'static str {
+    match path {
+        ServicePath::None => "none",
+        ServicePath::Opening => "opening",
+        ServicePath::Wrapped => "wrapped",
+        ServicePath::Relayed => "relayed",
+        ServicePath::Direct(_) => "direct",
+    }
+}
+
+fn peer(path: ServicePath) -> Option<String> {
+    match path {
+        ServicePath::Direct(address) => Some(address.to_string()),
+        ServicePath::None | ServicePath::Opening | ServicePath::Wrapped | ServicePath::Relayed => None,
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// How packets of each service travel now, and how long the last search took.
+pub(crate) fn write_paths(text: &mut Exposition, status: &AgentStatus) {
+    let samples: Vec<(Vec<(&str, &str)>, u64)> = status
+        .services
+        .iter()
+        .map(|service| {
+            let labels = vec![
+                ("service", service.id.as_str()),
+                ("path", path_name(service.path)),
+            ];
+            (labels, 1)
+        })
+        .collect();
+    text.labelled(
+        "ztna_agent_service_path",
+        "How packets reach each service: direct, relayed, wrapped, opening or none.",
+        &samples,
+    );
+    let last = status
+        .services
+        .iter()
+        .filter_map(|service| service.time_to_direct)
+        .next_back();
+    text.fraction(
+        "ztna_agent_time_to_direct_seconds",
+        "From the first packet to the first direct connection, of a session; 0 while there was none.",
+        last.unwrap_or_default(),
+    );
+}
+
+/// What sessions did.
+pub(crate) fn write_sessions(text: &mut Exposition, stats: &SessionStats) {
+    text.labelled_counter(
+        "ztna_session_packets_total",
+        "Packets in sessions, by way and direction.",
+        &[
+            (vec![("path", "direct"), ("direction", "sent")], stats.direct_sent),
+            (
+                vec![("path", "direct"), ("direction", "received")],
+                stats.direct_received,
+            ),
+            (
+                vec![("path", "relayed"), ("direction", "sent")],
+                stats.relayed_sent,
+            ),
+            (
+                vec![("path", "relayed"), ("direction", "received")],
+                stats.relayed_received,
+            ),
+        ],
+    );
+    text.counter(
+        "ztna_session_direct_established_total",
+        "Direct connections established.",
+        stats.direct_established,
+    );
+    text.counter(
+        "ztna_session_direct_lost_total",
+        "Direct connections that were lost.",
+        stats.direct_lost,
+    );
+    text.counter(
+        "ztna_session_searches_failed_total",
+        "Searches for a direct way that found none.",
+        stats.searches_failed,
+    );
+}
+
+pub(crate) fn session_drops(stats: &SessionStats) -> Reasons {
+    vec![
+        ("duplicate", stats.duplicates),
+        ("check_refused", stats.checks_refused),
+        ("session_malformed", stats.malformed),
+    ]
 }
 
 fn drops(stats: &AgentStats, link: &LinkStats) -> Reasons {

@@ -64,6 +64,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     );
     let has_v6 = config.tunnel_addresses.iter().any(IpAddr::is_ipv6);
     let name = tun.name().to_owned();
+    let tun_name = name.clone();
     let routes = tun.routes()?;
     let side = TunSide::new(tun).following_path(config::least_mtu(has_v6));
     let count = config.services.len();
@@ -91,6 +92,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
                 Err(error) => log::warn!("no control socket: {error}"),
             }
             let reload = Reload::start(file, reloading.attempts(commands.clone()));
+            client::watch_interfaces(commands, Some(tun_name), |machine: &mut Machine, interfaces| {
+                machine.set_interfaces(interfaces);
+            });
             attend(commands, resolving, local, reload)
         },
         move |_| log::info!("{NAME} up: {name}, {count} services"),
@@ -186,14 +190,16 @@ fn attend(
         };
         let services = context.machine.status().services;
         let about = match &event {
-            LinkEvent::Registered(index) | LinkEvent::Denied(index, _) => services.get(usize::from(index.0)),
+            LinkEvent::Registered(index) | LinkEvent::Denied(index, _) | LinkEvent::Path(index, _) => {
+                services.get(usize::from(index.0))
+            }
             LinkEvent::Connected { .. }
             | LinkEvent::Observed(_)
             | LinkEvent::Disconnected(_)
             | LinkEvent::Unreachable { .. } => None,
         };
-        log.tell(&event, about.map(|(id, _)| id));
-        let registered = services.iter().filter(|(_, registered)| *registered).count();
+        log.tell(&event, about.map(|service| &service.id));
+        let registered = services.iter().filter(|service| service.registered).count();
         if std::mem::replace(&mut before, registered) != registered {
             log::info!("{NAME} registered {registered} of {} services", services.len());
         }

@@ -11,6 +11,7 @@ use program::services::{self, Service};
 use program::settings::{Flags, Schema, Settings, SettingsError};
 use proto_core::config::{ConnectorConfig, ConnectorService, IntermediateEndpoint};
 use proto_core::netstack::NetstackLimits;
+use proto_core::quic::identity::SanAuthority;
 use proto_core::tcp::Algorithm;
 
 /// The port of `/healthz` and `/metrics`, if none is given.
@@ -102,6 +103,8 @@ impl Args {
 pub struct Config {
     /// What every program has.
     pub common: Common,
+    /// What the other end of a session has to show; `None` has no sessions.
+    pub sessions: Option<SanAuthority>,
     /// The intermediate.
     pub server: IntermediateServer,
     /// The services.
@@ -147,6 +150,7 @@ impl Config {
         Ok(Self {
             port: settings.or("p2p.port", default_port, |input| input.port())?,
             congestion: congestion::read(settings)?,
+            sessions: program::client::sessions(settings, &common),
             common,
             server,
             services,
@@ -163,6 +167,7 @@ impl Config {
                 server_name,
             },
             local,
+            sessions: self.sessions,
             services: self.services.clone(),
             limits: NetstackLimits {
                 congestion: self.congestion,

@@ -7,19 +7,27 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use log::Level;
+use proto_core::failover::PathKind;
 use proto_core::id::ServiceId;
 use proto_core::link::LinkEvent;
+use proto_core::punch::Interface;
+use proto_core::quic::identity::SanAuthority;
 use proto_core::wire::datagram::NackStatus;
 use runtime_io::{AskError, BindError, CommandSender, LocalAddress, UdpConfig, UdpEndpoint};
 
+use crate::args::Common;
 use crate::explain;
 use crate::redact::Redacted;
 use crate::resolve::{Refresh, Resolving};
+use crate::settings::Settings;
 
 pub use standing::{ServiceState, Standing};
 
 /// Pause while a shell has too many commands waiting.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two looks at the host's addresses.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Binds the socket of a client. Without an address: all of this host, IPv4 only where there is no IPv6.
 ///
@@ -52,6 +60,49 @@ pub fn reachable(mut addresses: Vec<SocketAddr>, local: SocketAddr) -> Vec<Socke
         log::warn!("the intermediate has no address of the family of bind_addr");
     }
     addresses
+}
+
+/// What the other end of a session has to show: a certificate that names the service. Without a certificate of its own a program
+/// cannot show any itself, and has no sessions.
+pub fn sessions(settings: &Settings, common: &Common) -> Option<SanAuthority> {
+    settings.input("cert_path")?;
+    Some(SanAuthority {
+        allow_unnamed: common.insecure_dev,
+        insecure_allow_anonymous: common.insecure_dev,
+    })
+}
+
+/// Tells a machine the addresses of this host, now and whenever they change; `set` runs on the thread of its shell. Addresses of the
+/// interface `except` are left out: a tunnel is no way to itself.
+pub fn watch_interfaces<M: 'static>(
+    commands: &CommandSender<M>,
+    except: Option<String>,
+    set: fn(&mut M, &[Interface]),
+) {
+    let commands = commands.clone();
+    let watch = move || {
+        let mut before = Vec::new();
+        loop {
+            let mut now = runtime_io::interfaces();
+            now.retain(|interface| Some(&interface.name) != except.as_ref());
+            if now != before {
+                before.clone_from(&now);
+                match commands.send(move |context| set(context.machine, &now)) {
+                    Ok(()) => {}
+                    // Told with the next look.
+                    Err(AskError::Full | AskError::TimedOut) => before.clear(),
+                    Err(AskError::Closed) => return,
+                }
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    };
+    let started = std::thread::Builder::new()
+        .name("interfaces".to_owned())
+        .spawn(watch);
+    if let Err(error) = started {
+        log::warn!("peers on the same network will not be found: {error}");
+    }
 }
 
 /// Hands later answers of a resolver to a machine whose socket is bound to `local`; `set` runs on the thread of its
@@ -113,6 +164,14 @@ impl LinkLog {
             LinkEvent::Observed(address) => {
                 let ip = Redacted(address.ip());
                 log::debug!("the intermediate sees this host as {ip} port {}", address.port());
+            }
+            LinkEvent::Path(_, path) => {
+                let way = match path {
+                    Some(PathKind::Direct) => "goes straight to its connector",
+                    Some(PathKind::Relayed) => "goes through the intermediate, which cannot read it",
+                    None => "has no way to its connector",
+                };
+                log::info!("service {name} {way}");
             }
             LinkEvent::Disconnected(reason) => {
                 self.refresh.wanted();

@@ -51,6 +51,20 @@ impl Exposition {
         }
     }
 
+    /// One counter per set of labels.
+    pub fn labelled_counter(&mut self, name: &str, help: &str, samples: &[(Vec<(&str, &str)>, u64)]) {
+        self.family(name, help, Kind::Counter);
+        for (labels, value) in samples {
+            self.sample(name, labels, *value);
+        }
+    }
+
+    /// Seconds and parts of them, as a gauge.
+    pub fn fraction(&mut self, name: &str, help: &str, value: Duration) {
+        self.family(name, help, Kind::Gauge);
+        let _ = writeln!(self.0, "{name} {:.6}", value.as_secs_f64());
+    }
+
     /// One counter per kind of what is counted.
     pub fn by_kind(&mut self, name: &str, help: &str, kinds: &[(&str, u64)]) {
         self.family(name, help, Kind::Counter);
@@ -219,6 +233,10 @@ pub fn pool_drops(stats: &PoolStats) -> Reasons {
         ("pool_full", stats.refused_full),
         ("stateless_answer", stats.stateless_dropped),
         ("outgrown", stats.outgrown),
+        ("uninvited", stats.uninvited),
+        ("unknown_channel", stats.unknown_channel),
+        ("wrong_way", stats.wrong_way),
+        ("beside_quic", stats.raw_dropped),
     ]
 }
 

@@ -2,10 +2,14 @@
 //!
 //! It decides which service a packet belongs to (by destination address), wraps it for that service and sends it; and
 //! it lets in only packets that come from a configured virtual address, whatever the intermediate delivers. Connection
-//! and registration are the link's; the tunnel interface and its routes are the shell's.
+//! and registration are the link's; the tunnel interface and its routes are the shell's. Where intermediate and connector speak
+//! `ztna-v2`, packets go through a session that nobody on the way can read (`agent::sessions`).
+
+mod sessions;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use crate::config::limits::{MAX_UDP_PAYLOAD, SEND_QUEUE, TunnelLimits};
 use crate::config::{AgentConfig, AgentService};
@@ -16,7 +20,10 @@ use crate::quic::{Admission, Datagram, DatagramError, Pool, PoolConfig, PoolEven
 use crate::rng::{Rng, Seed};
 use crate::routing::packet;
 use crate::routing::table::{RouteTable, endpoints};
+use crate::session::SessionStats;
 use crate::wire::datagram::{Role, routed_prefix};
+pub use sessions::ServicePath;
+use sessions::Sessions;
 
 /// Counters of an agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,22 +62,48 @@ pub struct AgentStatus {
     pub observed: Option<std::net::SocketAddr>,
     /// The largest UDP payload that the path to the intermediate carries; `None` while not connected.
     pub path_payload: Option<usize>,
-    /// Each service and whether it is registered.
-    pub services: Vec<(ServiceId, bool)>,
+    /// Each service.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// Where a service of an agent stands, for status pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub id: ServiceId,
+    /// Whether it is registered with the intermediate.
+    pub registered: bool,
+    /// How packets reach it.
+    pub path: ServicePath,
+    /// The round trip on that way, where it has a session.
+    pub rtt: Option<Duration>,
+    /// How long packets have taken that way.
+    pub path_age: Option<Duration>,
+    /// How long it took from the first packet until they went straight, if they ever did.
+    pub time_to_direct: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Service {
     id: ServiceId,
-    /// The bytes before every packet of this service.
+    /// The bytes before every packet of this service, where it goes wrapped.
     prefix: Box<[u8]>,
+    /// Its virtual addresses.
+    addresses: Vec<IpAddr>,
 }
+
+/// Connections of one session: two in use, and two being opened.
+const SESSION_CONNECTIONS: usize = 4;
+
+/// A later configuration may name this many services without meeting a limit.
+const LEAST_SERVICES: usize = 64;
 
 /// The services of a configuration, in its order.
 fn services(configured: &[AgentService]) -> Vec<Service> {
     let services = configured.iter().map(|service| Service {
         id: service.id.clone(),
         prefix: routed_prefix(&service.id),
+        addresses: service.virtual_addresses.clone(),
     });
     services.collect()
 }
@@ -94,6 +127,9 @@ pub struct Agent<Q: Provider> {
     link: Link,
     services: Vec<Service>,
     routes: RouteTable,
+    sessions: Sessions,
+    /// Packets of one batch, on their way to the host.
+    arrived: Vec<Datagram>,
     inbound: VecDeque<Datagram>,
     limits: TunnelLimits,
     rng: Rng,
@@ -108,15 +144,16 @@ impl<Q: Provider> Agent<Q> {
         let routes = routes(&config.services, &mut rng);
         let pool_config = PoolConfig {
             admission: Admission::Nobody,
-            raw: false,
+            raw: config.sessions.is_some(),
             reset_key: None,
-            // The connection in use and one that is still saying goodbye.
-            max_connections: 4,
-            max_handshakes: 4,
+            // The connection in use and one that is still saying goodbye; of each session two, and two being opened.
+            max_connections: 4 + SESSION_CONNECTIONS * config.services.len().max(LEAST_SERVICES),
+            max_handshakes: 4 + SESSION_CONNECTIONS * config.services.len().max(LEAST_SERVICES),
             max_udp_payload: MAX_UDP_PAYLOAD,
         };
         let services = services(&config.services);
         let ids = services.iter().map(|service| service.id.clone()).collect();
+        let sessions = Sessions::new(config.sessions, config.local, services.len(), rng.fork());
         let link = Link::new(
             Role::Agent,
             ids,
@@ -131,6 +168,8 @@ impl<Q: Provider> Agent<Q> {
             link,
             services,
             routes,
+            sessions,
+            arrived: Vec::new(),
             inbound: VecDeque::new(),
             limits: config.limits,
             rng,
@@ -154,19 +193,35 @@ impl<Q: Provider> Agent<Q> {
         self.pool.stats()
     }
 
+    /// Counters of its sessions.
+    pub fn session_stats(&self) -> SessionStats {
+        self.sessions.stats()
+    }
+
+    /// Its sessions, those that are being opened included.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Where it stands.
     pub fn status(&self) -> AgentStatus {
-        let registered = |index| self.link.is_registered(ServiceIndex(index as u16));
+        let now = self.pool.now();
+        let service = |(index, service): (ServiceIndex, &Service)| {
+            let session = self.service_session(index);
+            ServiceStatus {
+                id: service.id.clone(),
+                registered: self.link.is_registered(index),
+                path: self.service_path(index),
+                rtt: session.and_then(|session| session.rtt(&self.pool)),
+                path_age: session.map(|session| now.saturating_duration_since(session.path_since())),
+                time_to_direct: session.and_then(crate::session::Session::time_to_direct),
+            }
+        };
         AgentStatus {
             connected: self.link.connection().is_some(),
             observed: self.link.observed(),
             path_payload: self.link.connection().and_then(|id| self.pool.packet_size(id)),
-            services: self
-                .services
-                .iter()
-                .enumerate()
-                .map(|(i, s)| (s.id.clone(), registered(i)))
-                .collect(),
+            services: (0..).map(ServiceIndex).zip(&self.services).map(service).collect(),
         }
     }
 
@@ -184,6 +239,7 @@ impl<Q: Provider> Agent<Q> {
         let before: Vec<ServiceId> = self.services.iter().map(|service| service.id.clone()).collect();
         self.routes = routes(&config.services, &mut self.rng);
         self.services = services(&config.services);
+        self.renumber_services(&before, now);
         let ids: Vec<ServiceId> = self.services.iter().map(|service| service.id.clone()).collect();
         if ids != before {
             self.link.set_services(&mut self.pool, ids, now);
@@ -193,6 +249,16 @@ impl<Q: Provider> Agent<Q> {
     /// The largest packet that fits to every service on the current path; `None` while not connected. While the path is being
     /// measured it is what is hoped for: an interface does not follow each step of that.
     pub fn path_mtu(&self) -> Option<usize> {
+        let any = |wanted: bool| {
+            let mut indices = (0..).map(ServiceIndex).take(self.services.len());
+            indices.any(|index| self.uses_sessions(index) == wanted)
+        };
+        let sessions = any(true).then(|| self.session_path_mtu()).flatten();
+        let wrapped = any(false).then(|| self.wrapped_path_mtu()).flatten();
+        [sessions, wrapped].into_iter().flatten().min()
+    }
+
+    fn wrapped_path_mtu(&self) -> Option<usize> {
         let longest = self.services.iter().map(|service| service.prefix.len()).max()?;
         self.pool
             .path_datagram_len(self.link.connection()?)?
@@ -201,19 +267,25 @@ impl<Q: Provider> Agent<Q> {
 
     /// DATAGRAMs that find room at this moment; none while not connected.
     pub(crate) fn space(&self) -> usize {
-        self.link
+        let link = self
+            .link
             .connection()
-            .map_or(0, |id| self.pool.datagram_space(id))
+            .map_or(0, |id| self.pool.datagram_space(id));
+        link.max(self.session_space().unwrap_or(0))
     }
 
-    /// Whether packets wait for their turn on the connection: a close would leave them behind.
+    /// Whether packets wait for their turn on a connection: a close would leave them behind.
     pub(crate) fn has_unsent(&self) -> bool {
         let connection = self.link.connection();
-        connection.is_some_and(|id| self.pool.datagram_space(id) < SEND_QUEUE)
+        self.session_has_unsent() || connection.is_some_and(|id| self.pool.datagram_space(id) < SEND_QUEUE)
     }
 
-    /// The largest packet to a service at this moment; `None` while it is not registered.
+    /// The largest packet to a service at this moment; `None` while it is not registered, or has no room.
     pub(crate) fn service_mtu(&self, service: ServiceIndex) -> Option<usize> {
+        if self.uses_sessions(service) {
+            let reachable = self.service_session(service).is_some() || self.link.is_registered(service);
+            return self.session_mtu(service).filter(|_| reachable);
+        }
         let id = self
             .link
             .connection()
@@ -233,22 +305,38 @@ impl<Q: Provider> Agent<Q> {
     fn process(&mut self, now: Instant) {
         while let Some(event) = self.pool.poll_event() {
             match event {
-                PoolEvent::Established(_) => self.link.on_established(&mut self.pool, now),
-                PoolEvent::Readable(id) => {
-                    while let Some(datagram) = self.pool.poll_datagram(id) {
-                        if let Some(incoming) = self.link.on_datagram(&mut self.pool, datagram, now) {
-                            self.take_in(incoming.packet);
-                        }
-                    }
-                    // Signalling of a v1 intermediate, which nobody reads yet.
-                    self.pool.discard_streams(id);
+                PoolEvent::Established(id) if self.link.any_connection() == Some(id) => {
+                    self.link.on_established(&mut self.pool, now);
                 }
+                PoolEvent::Established(id) => self.on_session_established(id, now),
+                PoolEvent::Readable(id) if self.link.any_connection() == Some(id) => {
+                    self.on_link_readable(id, now);
+                }
+                PoolEvent::Readable(id) => self.on_session_readable(id, now),
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(id, reason) => {
                     if self.link.any_connection() == Some(id) {
                         self.link.on_closed(reason, now);
+                    } else {
+                        self.on_session_closed(id, &reason, now);
                     }
                 }
+            }
+        }
+        self.take_raw(now);
+        self.take_link_news(now);
+    }
+
+    fn on_link_readable(&mut self, id: crate::id::ConnId, now: Instant) {
+        if self.link.is_v2() {
+            self.link.on_readable(&mut self.pool, id, now);
+        } else {
+            // Signalling of a v1 intermediate, in which an agent has no part yet.
+            self.pool.discard_streams(id);
+        }
+        while let Some(datagram) = self.pool.poll_datagram(id) {
+            if let Some(incoming) = self.link.on_datagram(&mut self.pool, datagram, now) {
+                self.take_in(incoming.packet);
             }
         }
     }
@@ -279,6 +367,14 @@ impl<Q: Provider> Agent<Q> {
 
     fn try_send(&mut self, packet: &[u8], now: Instant) -> Result<(), SendError> {
         let service = self.route(packet)?;
+        if self.uses_sessions(service) {
+            self.send_through(service, packet, now)
+        } else {
+            self.send_wrapped(service, packet, now)
+        }
+    }
+
+    fn send_wrapped(&mut self, service: ServiceIndex, packet: &[u8], now: Instant) -> Result<(), SendError> {
         let id = self
             .link
             .connection()
@@ -336,6 +432,7 @@ impl<Q: Provider> Machine for Agent<Q> {
         self.process(now);
         let now = self.pool.now();
         self.link.handle_timeout(&mut self.pool, now);
+        self.handle_session_timeouts(now);
         self.process(now);
     }
 
@@ -368,11 +465,17 @@ impl<Q: Provider> Machine for Agent<Q> {
                 wake: Wake::QueuedOutput,
             });
         }
-        Deadline::earliest(self.pool.poll_timeout(), self.link.poll_timeout())
+        let sessions = self.sessions.poll_timeout().map(|at| Deadline {
+            at,
+            wake: Wake::Session,
+        });
+        let link = Deadline::earliest(self.link.poll_timeout(), sessions);
+        Deadline::earliest(self.pool.poll_timeout(), link)
     }
 
     fn shut_down(&mut self, now: Instant) {
         self.shut_down = true;
+        self.close_sessions(now);
         self.link.shut_down(&mut self.pool, now);
         self.process(now);
     }
@@ -403,9 +506,8 @@ impl<Q: Provider> Tunnel for Agent<Q> {
     fn can_send(&self) -> bool {
         // While there is no connection packets are dropped at once: a host that waits minutes for a retransmission is
         // worse off than one that is told nothing.
-        self.link
-            .connection()
-            .is_none_or(|id| self.pool.datagram_space(id) > 0)
+        let link = self.link.connection();
+        self.session_has_room() && link.is_none_or(|id| self.pool.datagram_space(id) > 0)
     }
 
     fn poll_packet(&mut self, buf: &mut [u8]) -> Option<usize> {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::id::ServiceId;
 use crate::netstack::{NetstackConfig, NetstackLimits, NetstackService};
+use crate::quic::identity::SanAuthority;
 use crate::service::Offer;
 
 pub use crate::backend::Protocol;
@@ -41,6 +42,8 @@ pub struct AgentConfig {
     pub local: SocketAddr,
     /// The services, each with its virtual addresses. Two services never share an address.
     pub services: Vec<AgentService>,
+    /// What a connector has to show in a session; `None` has no sessions: packets go through the intermediate, which reads them.
+    pub sessions: Option<SanAuthority>,
     /// Queue lengths.
     pub limits: TunnelLimits,
 }
@@ -77,6 +80,8 @@ pub struct ConnectorConfig {
     pub local: SocketAddr,
     /// The services.
     pub services: Vec<ConnectorService>,
+    /// What an agent has to show in a session, beside the list of its service; `None` has no sessions.
+    pub sessions: Option<SanAuthority>,
     /// Table sizes of the network stack.
     pub limits: NetstackLimits,
 }

@@ -209,11 +209,14 @@ impl Selector {
         }
     }
 
-    /// A packet was handed to the connection on this path.
-    pub fn on_sent(&mut self, kind: PathKind, now: Instant) {
-        if let Some(path) = self.path_mut(kind) {
-            path.unanswered.get_or_insert(now);
+    /// A packet was handed to the connection on this path. `true` if a wait for its acknowledgement begins with it.
+    pub fn on_sent(&mut self, kind: PathKind, now: Instant) -> bool {
+        let path = self.path_mut(kind).filter(|path| path.unanswered.is_none());
+        let begins = path.is_some();
+        if let Some(path) = path {
+            path.unanswered = Some(now);
         }
+        begins
     }
 
     /// The peer has acknowledged something that was sent on this path.

@@ -67,7 +67,6 @@
 //! | [`service`] | a connector's backends: who takes a flow, who is well, whose name has which addresses, who may come |
 //! | [`messages`] | control messages on a stream: put together from what arrives, kept until the stream takes them |
 //! | [`quic`] | the seam to a QUIC implementation, the pool of connections above it, identities in certificates |
-//! | [`v1peer`] | a connector's side of the direct paths of v1 agents: whom it asks, answers and lets in |
 //! | [`wire`] | the bytes of the protocol, and nothing about what they mean |
 //! | [`config`], [`id`] | what the roles are configured with: every duration and every limit, with its argument |
 //! | [`timer`], [`expiring`], [`rng`] | deadlines by slot, bounded maps in the order of use, seeded randomness |
@@ -95,13 +94,13 @@ pub mod registration;
 pub mod rng;
 pub mod routing;
 pub mod service;
+pub mod session;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod tcp;
 #[cfg(test)]
 mod test_origin;
 pub mod timer;
-pub mod v1peer;
 pub mod window;
 pub mod wire;
 

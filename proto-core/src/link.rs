@@ -21,6 +21,7 @@ use crate::backoff::Backoff;
 use crate::config::IntermediateEndpoint;
 use crate::config::limits::EVENT_QUEUE;
 use crate::config::timing::{HANDSHAKE_TIMEOUT, RECONNECT_CAP, RECONNECT_FIRST};
+use crate::failover::PathKind;
 use crate::id::{ConnId, ServiceId, ServiceIndex};
 use crate::keepalive::{Action, Keepalive};
 use crate::machine::{Deadline, FourTuple, Wake};
@@ -45,6 +46,8 @@ pub enum LinkEvent {
     Denied(ServiceIndex, NackStatus),
     /// The intermediate sees this client at another address than before.
     Observed(SocketAddr),
+    /// Packets of a service take another way: through a relay, straight, or none at all.
+    Path(ServiceIndex, Option<PathKind>),
     /// The connection is gone; the next attempt follows by itself.
     Disconnected(CloseReason),
     /// No connection could be made; the next attempt follows by itself.
@@ -272,7 +275,7 @@ impl Link {
         self.services = services;
         // What was said about the old ones would be taken for the new ones.
         self.events.retain(|event| match event {
-            LinkEvent::Registered(_) | LinkEvent::Denied(..) => false,
+            LinkEvent::Registered(_) | LinkEvent::Denied(..) | LinkEvent::Path(..) => false,
             LinkEvent::Connected { .. }
             | LinkEvent::Observed(_)
             | LinkEvent::Disconnected(_)
@@ -536,6 +539,11 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// Tells the program of a service's way.
+    pub(crate) fn tell_path(&mut self, service: ServiceIndex, path: Option<PathKind>) {
+        self.tell(LinkEvent::Path(service, path));
     }
 
     fn tell(&mut self, event: LinkEvent) {

@@ -166,6 +166,8 @@ pub enum Wake {
     Reconnect,
     /// A timer of the userspace network stack.
     Netstack,
+    /// A timer of a session: its paths, or the search for one.
+    Session,
     /// Something that was granted for a time is over: a lease, a channel without frames.
     Expiry,
 }

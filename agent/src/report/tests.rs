@@ -31,9 +31,14 @@ fn report() -> Report {
                 name: Some("web-app.ztna".to_owned()),
                 addresses: vec!["10.100.0.2".parse().unwrap()],
                 registered: true,
+                path: "direct".to_owned(),
+                peer: Some("198.51.100.7:4433".to_owned()),
+                rtt_ms: Some(12.34),
+                time_to_direct_ms: Some(80.0),
             },
             Service {
                 id: "odd name".to_owned(),
+                path: "none".to_owned(),
                 ..Service::default()
             },
         ],
@@ -58,9 +63,9 @@ names         resolvconf, answered at 10.100.255.1:53, others sent on to 192.0.2
 traffic       sent 10 packets, 12.3 MB; received 0 packets, 0 bytes
 dropped       nothing
 
-SERVICE   NAME          ADDRESS     STATE
-web-app   web-app.ztna  10.100.0.2  registered
-odd name  -                         NOT REGISTERED
+SERVICE   NAME          ADDRESS     STATE           PATH
+web-app   web-app.ztna  10.100.0.2  registered      direct to 198.51.100.7:4433, 12.3 ms
+odd name  -                         NOT REGISTERED  none
 "
     );
 }

@@ -138,9 +138,9 @@ fn attend(
         let code = match event {
             ForwardEvent::Link(event) => {
                 let about = match &event {
-                    LinkEvent::Registered(index) | LinkEvent::Denied(index, _) => {
-                        ids.get(usize::from(index.0))
-                    }
+                    LinkEvent::Registered(index)
+                    | LinkEvent::Denied(index, _)
+                    | LinkEvent::Path(index, _) => ids.get(usize::from(index.0)),
                     LinkEvent::Connected { .. }
                     | LinkEvent::Observed(_)
                     | LinkEvent::Disconnected(_)
@@ -148,7 +148,7 @@ fn attend(
                 };
                 log.tell(&event, about);
                 let services = context.machine.status().services;
-                let registered = services.iter().filter(|(_, registered)| *registered).count();
+                let registered = services.iter().filter(|service| service.registered).count();
                 if std::mem::replace(&mut before, registered) != registered {
                     log::info!("{NAME} registered {registered} of {} services", services.len());
                 }

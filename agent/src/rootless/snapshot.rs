@@ -87,7 +87,7 @@ impl Snapshot for ForwardSnapshot {
 impl ForwardSnapshot {
     fn gauges(&self, text: &mut Exposition) {
         let status = &self.status;
-        let registered = status.services.iter().filter(|(_, registered)| *registered);
+        let registered = status.services.iter().filter(|service| service.registered);
         let gauges = [
             ("ztna_services", "Services in use.", status.services.len() as u64),
             (

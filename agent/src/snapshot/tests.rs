@@ -8,6 +8,7 @@ fn every_series_and_every_reason_is_documented() {
         link: LinkStats::default(),
         pool: PoolStats::default(),
         shell: ShellStats::default(),
+        sessions: SessionStats::default(),
         status: AgentStatus {
             connected: false,
             path_payload: Some(1452),

@@ -172,7 +172,7 @@ impl Stack {
             LinkEvent::Disconnected(_) | LinkEvent::Unreachable { .. } => {
                 self.registrations.fill(Registration::Pending);
             }
-            LinkEvent::Connected { .. } | LinkEvent::Observed(_) => {}
+            LinkEvent::Connected { .. } | LinkEvent::Observed(_) | LinkEvent::Path(..) => {}
         }
     }
 

@@ -160,7 +160,7 @@ pub trait Authority: fmt::Debug {
 }
 
 /// The built-in answer: the SAN rule.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SanAuthority {
     /// Also permit certificates that carry no name of the rule, for any service.
     pub allow_unnamed: bool,

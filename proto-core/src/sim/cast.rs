@@ -165,6 +165,7 @@ pub fn agent<T: Casting>(
                 virtual_addresses: vec![virtual_address(service)],
             })
             .collect(),
+        sessions: None,
         limits: TunnelLimits::default(),
     };
     Agent::new(config, provider, &draw(&mut rng), now)
@@ -185,6 +186,7 @@ pub fn connector<T: Casting>(
     let config = ConnectorConfig {
         intermediate: endpoint(),
         local,
+        sessions: None,
         services: services
             .iter()
             .map(|&service| ConnectorService {

@@ -30,6 +30,7 @@ fn agent_config(relay: &str, local: &str) -> AgentConfig {
             id: ServiceId::parse(b"echo").unwrap(),
             virtual_addresses: vec!["10.100.0.1".parse().unwrap()],
         }],
+        sessions: None,
         limits: TunnelLimits::default(),
     }
 }
@@ -46,6 +47,7 @@ fn connector_config(relay: &str, local: &str) -> ConnectorConfig {
     ConnectorConfig {
         intermediate,
         local,
+        sessions: None,
         services: vec![service(b"echo", Protocol::Both), service(b"web", Protocol::Tcp)],
         limits: NetstackLimits::default(),
     }

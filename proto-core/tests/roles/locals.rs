@@ -110,6 +110,7 @@ fn agent<Q: Quic>(scene: &mut Scene<Q>, names: &[&str]) -> HostId<Local<Q>> {
         intermediate: endpoint(),
         local: AGENT.parse().unwrap(),
         services: Vec::new(),
+        sessions: None,
         limits: TunnelLimits::default(),
     };
     let provider = scene.quic.client(names);

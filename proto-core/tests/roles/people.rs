@@ -44,6 +44,7 @@ pub(crate) fn agent_config(local: &str, services: &[Service<'_>]) -> AgentConfig
                 virtual_addresses: vec![address.parse().unwrap()],
             })
             .collect(),
+        sessions: None,
         limits: TunnelLimits::default(),
     }
 }
@@ -90,7 +91,7 @@ impl<Q: Quic> Scene<Q> {
     pub(crate) fn await_agent(&mut self, agent: HostId<AgentHost<Q>>, within: Duration) {
         let ready = |world: &World<Q::Clock>| {
             let status = world[agent].machine.status();
-            status.services.iter().all(|(_, registered)| *registered)
+            status.services.iter().all(|service| service.registered)
         };
         self.world.run_until(ready, within);
     }
@@ -155,6 +156,7 @@ pub(crate) fn connector_config(local: &str, services: &[Service<'_>]) -> Connect
     ConnectorConfig {
         intermediate: endpoint(),
         local: local.parse().unwrap(),
+        sessions: None,
         services: services
             .iter()
             .map(|(id, virtual_address)| ConnectorService {

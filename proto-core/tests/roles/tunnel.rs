@@ -81,7 +81,7 @@ pub(crate) fn forged_control_changes_nothing<Q: Quic>(quic: Q) {
     });
     scene.world.run_for(2 * DELAY);
     let status = scene.world[agent].machine.status();
-    assert!(status.connected && !status.services[0].1 && status.observed.is_none());
+    assert!(status.connected && !status.services[0].registered && status.observed.is_none());
     assert_eq!(scene.events(agent).len(), 1, "connected, and that is all");
 }
 

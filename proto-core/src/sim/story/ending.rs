@@ -27,7 +27,7 @@ impl<T: Casting + 'static> Story<T> {
             let ready = match client.kind {
                 Kind::Agent(host) => {
                     let status = self.world[host].machine.status();
-                    status.services.iter().all(|(_, registered)| *registered)
+                    status.services.iter().all(|service| service.registered)
                 }
                 Kind::Connector(host) => {
                     let status = self.world[host].machine.status();
