@@ -101,6 +101,7 @@ pub mod tcp;
 #[cfg(test)]
 mod test_origin;
 pub mod timer;
+pub mod v1peer;
 pub mod window;
 pub mod wire;
 
