@@ -9,6 +9,8 @@ mod changes;
 mod channels;
 #[path = "roles/contract.rs"]
 mod contract;
+#[path = "roles/crowd.rs"]
+mod crowd;
 #[path = "roles/healing.rs"]
 mod healing;
 #[path = "roles/impostor.rs"]
@@ -104,7 +106,13 @@ stories! {
         an_agent_of_v2_reaches_a_connector_of_v1
         who_floods_the_control_stream_is_cut_off_alone
         what_cannot_be_read_is_counted_and_skipped
-        clients_of_v2_hear_of_the_end_before_it_comes;
+        clients_of_v2_hear_of_the_end_before_it_comes
+        what_is_not_permitted_any_more_is_taken_back
+        a_restarted_connector_takes_over_and_old_channels_end
+        a_channel_has_its_quota
+        a_restarted_intermediate_knows_no_old_numbers
+        agents_cannot_drown_a_connector
+        who_does_not_listen_is_given_up_alone;
     signals:
         an_offer_is_answered_and_both_begin
         each_reason_to_refuse_an_offer_is_told_apart

@@ -140,3 +140,6 @@ pub(super) struct Bucket {
     tokens: u32,
     filled: Instant,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,21 @@
 //! Stories of the intermediate with clients that speak `ztna-v2` message by message: leases, relay channels, and packets of v1 on the
 //! same connection.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use proto_core::channel::ChannelLimits;
+use proto_core::config::IntermediateLimits;
+use proto_core::id::ServiceId;
 use proto_core::machine::Machine;
-use proto_core::sim::HostId;
+use proto_core::quic::identity::{Authority, Capacity, Identity, SanAuthority};
+use proto_core::sim::{HostId, MachineHost};
 use proto_core::wire::control::{ChannelEnd, ControlMessage, Refusal};
 use proto_core::wire::datagram::Role;
 
 use crate::raw::FORGOTTEN;
-use crate::setup::{DELAY, Quic, Scene, SpeakerHost, routed, udp};
+use crate::setup::{DELAY, Quic, Scene, SpeakerHost, intermediate, routed, udp};
 use crate::speaker::frame;
 
 const AGENT: &str = "198.51.100.1:1111";
@@ -612,4 +618,202 @@ pub(crate) fn clients_of_v2_hear_of_the_end_before_it_comes<Q: Quic>(quic: Q) {
     }
     assert!(scene.world[old].machine.closed.is_some());
     assert_eq!(scene.relay().channels(), 0);
+}
+
+/// The rule of the certificates, while nobody has withdrawn what agents may.
+#[derive(Clone, Debug, Default)]
+struct Withdrawable(Arc<AtomicBool>);
+
+impl Authority for Withdrawable {
+    fn permits(&self, peer: Option<&Identity>, capacity: Capacity, service: &ServiceId) -> bool {
+        let withdrawn = self.0.load(Ordering::Relaxed);
+        let concerned = capacity == Capacity::Agent && service.as_str() == "echo";
+        SanAuthority::default().permits(peer, capacity, service) && !(withdrawn && concerned)
+    }
+}
+
+pub(crate) fn what_is_not_permitted_any_more_is_taken_back<Q: Quic>(quic: Q) {
+    let authority = Withdrawable::default();
+    let mut scene = Scene::special(quic, IntermediateLimits::default(), Box::new(authority.clone()));
+    let [agent, connector] = scene.pair();
+    let [there, back] = scene.channel([agent, connector], "echo");
+    authority.0.store(true, Ordering::Relaxed);
+    scene.say(agent, &[register("echo")]);
+    assert_eq!(
+        scene.take_heard(agent),
+        [
+            closed(there, ChannelEnd::NoService),
+            refused("echo", Refusal::NotAuthorised, 0)
+        ]
+    );
+    assert_eq!(scene.take_heard(connector), [closed(back, ChannelEnd::NoService)]);
+    scene.send_frames(agent, there, &[b"still here?"]);
+    assert_eq!(scene.relay().channel_stats().unknown, 1);
+    assert_eq!(scene.relay().registry().agents(), 0);
+
+    // The same when a channel is asked for between two renewals.
+    authority.0.store(false, Ordering::Relaxed);
+    scene.say(agent, &[register("echo")]);
+    scene.take_heard(agent);
+    authority.0.store(true, Ordering::Relaxed);
+    scene.say(agent, &[open(8, "echo")]);
+    let no_channel = ControlMessage::ChannelRefused {
+        request: 8,
+        reason: Refusal::NotAuthorised,
+        retry_ms: 0,
+    };
+    assert_eq!(
+        scene.take_heard(agent),
+        [refused("echo", Refusal::NotAuthorised, 0), no_channel]
+    );
+    assert_eq!(scene.relay().stats().control.revoked, 2);
+    assert_eq!(scene.relay().channels(), 0);
+}
+
+pub(crate) fn a_restarted_connector_takes_over_and_old_channels_end<Q: Quic>(mut quic: Q) {
+    let [old, new] = quic.same_speakers(&["connector.echo.ztna"]);
+    let mut scene = Scene::new(quic);
+    let agent = scene.speaker("agent", AGENT, Role::Agent, &["agent.*.ztna"]);
+    scene.say(agent, &[register("echo")]);
+    scene.take_heard(agent);
+    let publish = |scene: &mut Scene<Q>, name, address, provider| {
+        let host = scene.silent_with(name, address, provider);
+        scene.say(host, &[hello(Role::Connector), register("echo")]);
+        assert_eq!(scene.take_heard(host).last(), Some(&registered("echo")));
+        host
+    };
+    let old = publish(&mut scene, "old", CONNECTOR, old);
+    scene.channel([agent, old], "echo");
+    let new = publish(&mut scene, "new", OTHER_CONNECTOR, new);
+    let heard = scene.take_heard(old);
+    assert!(
+        matches!(
+            heard.as_slice(),
+            [
+                ControlMessage::ChannelClosed {
+                    reason: ChannelEnd::NoService,
+                    ..
+                },
+                ControlMessage::Refused {
+                    reason: Refusal::Taken,
+                    ..
+                }
+            ]
+        ),
+        "{heard:?}"
+    );
+    assert!(matches!(
+        scene.take_heard(agent).as_slice(),
+        [ControlMessage::ChannelClosed { .. }]
+    ));
+    scene.channel([agent, new], "echo");
+}
+
+pub(crate) fn a_channel_has_its_quota<Q: Quic>(quic: Q) {
+    let limits = IntermediateLimits {
+        channels: ChannelLimits {
+            rate: Some(1_000_000),
+            ..ChannelLimits::default()
+        },
+        ..IntermediateLimits::default()
+    };
+    let mut scene = Scene::special(quic, limits, Box::new(SanAuthority::default()));
+    let ends = scene.pair();
+    let [there, back] = scene.channel(ends, "echo");
+    let packet: &[u8] = &[7; 995];
+    for _ in 0..30 {
+        scene.send_frames(ends[0], there, &[packet; 10]);
+    }
+    // A burst of 100,000 bytes, and a million a second: 30 times 10,000 bytes in 30 times 40 ms.
+    assert_eq!(scene.take_packets(ends[1], back).len(), 300);
+    for _ in 0..15 {
+        scene
+            .world
+            .with(ends[0], |host, _| host.machine.send_frames(there, &[packet; 10]));
+    }
+    scene.world.run_for(4 * DELAY);
+    let arrived = scene.take_packets(ends[1], back).len();
+    assert!((99..=101).contains(&arrived), "{arrived}");
+    assert_eq!(scene.relay().channel_stats().over_quota, 150 - arrived as u64);
+    // The other direction has its own.
+    scene.send_frames(ends[1], back, &[packet; 50]);
+    assert_eq!(scene.take_packets(ends[0], there).len(), 50);
+}
+
+pub(crate) fn a_restarted_intermediate_knows_no_old_numbers<Q: Quic>(quic: Q) {
+    let mut scene = Scene::new(quic);
+    let ends = scene.pair();
+    let [there, back] = scene.channel(ends, "echo");
+    let (seed, now) = (scene.world.draw_seed(), scene.world.now());
+    let again = intermediate(&mut scene.quic, seed, now);
+    scene.relay = scene.world.replace(scene.relay, MachineHost::new(again));
+    scene.send_frames(ends[0], there, &[b"anybody?"]);
+    assert_eq!(scene.take_packets(ends[1], back), Vec::<Vec<u8>>::new());
+    assert_eq!(scene.relay().channel_stats().unknown, 1);
+    scene.say(ends[0], &[ControlMessage::Ping { nonce: 1 }]);
+    assert!(scene.world[ends[0]].machine.closed.is_some(), "it says so");
+}
+
+pub(crate) fn agents_cannot_drown_a_connector<Q: Quic>(quic: Q) {
+    let service = "s".repeat(255);
+    let mut scene = Scene::new(quic);
+    let connector = scene.speaker("connector", CONNECTOR, Role::Connector, &["connector.*.ztna"]);
+    scene.say(connector, &[register(&service)]);
+    scene
+        .world
+        .with(connector, |host, _| host.machine.listens = false);
+    for number in 1..=4_u64 {
+        let address = format!("198.51.100.{number}:1111");
+        let agent = scene.speaker("agent", &address, Role::Agent, &["agent.*.ztna"]);
+        scene.say(agent, &[register(&service)]);
+        for request in 0..500 {
+            let channel = match scene.take_heard(agent).as_slice() {
+                [ControlMessage::ChannelOpened { channel, .. }] => Some(*channel),
+                _ => None,
+            };
+            scene.world.with(agent, |host, _| {
+                if let Some(channel) = channel {
+                    host.machine.say(&closed(channel, ChannelEnd::Closed));
+                }
+                host.machine.say(&open(request, &service));
+            });
+            scene.world.run_for(3 * DELAY);
+        }
+        // It is deaf, not dead.
+        scene.world.with(connector, |host, _| {
+            host.machine.say(&ControlMessage::Ping { nonce: number });
+        });
+    }
+    assert!(scene.relay().stats().control.refused.at_capacity > 0);
+    assert_eq!(scene.relay().stats().control.deaf, 0);
+    assert_eq!(scene.world[connector].machine.closed, None);
+    // It listens again, and hears everything in order.
+    scene.world.with(connector, |host, _| host.machine.listens = true);
+    scene.say(connector, &[ControlMessage::Ping { nonce: 77 }]);
+    scene.world.run_for(20 * DELAY);
+    let heard = scene.take_heard(connector);
+    assert_eq!(heard.last(), Some(&ControlMessage::Pong { nonce: 77 }));
+    let opened = heard
+        .iter()
+        .filter(|message| matches!(message, ControlMessage::ChannelOpened { .. }));
+    assert!(opened.count() > 400);
+}
+
+pub(crate) fn who_does_not_listen_is_given_up_alone<Q: Quic>(quic: Q) {
+    let mut scene = Scene::new(quic);
+    let ends = scene.pair();
+    let numbers = scene.channel(ends, "echo");
+    let deaf = scene.speaker("deaf", OTHER_AGENT, Role::Agent, &["agent.echo.ztna"]);
+    scene.world.with(deaf, |host, _| host.machine.listens = false);
+    // Each answer repeats a name of 60,000 bytes.
+    for _ in 0..8 {
+        scene.world.with(deaf, |host, _| {
+            host.machine.say(&register(&"x".repeat(60_000)));
+        });
+        scene.world.run_for(40 * DELAY);
+    }
+    assert_eq!(scene.relay().stats().control.deaf, 1);
+    assert!(scene.world[deaf].machine.closed.is_some());
+    scene.send_frames(ends[0], numbers[0], &[b"as ever"]);
+    assert_eq!(scene.take_packets(ends[1], numbers[1]), [b"as ever"]);
 }

@@ -7,7 +7,7 @@ use proto_core::config::{IntermediateConfig, IntermediateLimits};
 use proto_core::intermediate::Intermediate;
 use proto_core::quic::Provider;
 use proto_core::quic::fake::{FakeCertificate, FakeConfig, FakeProvider, Trust};
-use proto_core::quic::identity::SanAuthority;
+use proto_core::quic::identity::{Authority, SanAuthority};
 use proto_core::quic::quiche::{PemIdentity, QuicheProvider};
 use proto_core::quic::testing::TestPki;
 use proto_core::rng::{Rng, Seed};
@@ -45,6 +45,8 @@ pub(crate) trait Quic: 'static {
     fn speaker(&mut self, names: &[&str]) -> Self::Provider;
     /// Several clients that share one certificate: one process, started again and again.
     fn same_client(&mut self, names: &[&str], count: usize) -> Vec<Self::Provider>;
+    /// The same for two that speak v2.
+    fn same_speakers(&mut self, names: &[&str]) -> [Self::Provider; 2];
 }
 
 pub(crate) struct FakeQuic {
@@ -128,6 +130,11 @@ impl Quic for FakeQuic {
             .map(|_| self.provider_of(certificate.clone(), V1))
             .collect()
     }
+
+    fn same_speakers(&mut self, names: &[&str]) -> [FakeProvider; 2] {
+        let certificate = self.certificate(names);
+        [(); 2].map(|()| self.provider_of(certificate.clone(), BOTH))
+    }
 }
 
 pub(crate) struct RealQuic(TestPki);
@@ -167,6 +174,12 @@ impl Quic for RealQuic {
         (0..count)
             .map(|_| QuicheProvider::new(&config).unwrap())
             .collect()
+    }
+
+    fn same_speakers(&mut self, names: &[&str]) -> [QuicheProvider; 2] {
+        let mut config = self.0.config(false, names);
+        config.alpn = BOTH.iter().map(|protocol| protocol.to_vec()).collect();
+        [(); 2].map(|()| QuicheProvider::new(&config).unwrap())
     }
 }
 
@@ -208,6 +221,15 @@ impl<Q: Quic> Scene<Q> {
         Self { quic, world, relay }
     }
 
+    /// The same with an intermediate that has other limits, or another authority.
+    pub(crate) fn special(quic: Q, limits: IntermediateLimits, authority: Box<dyn Authority + Send>) -> Self {
+        let mut scene = Self::new(quic);
+        let (seed, now) = (scene.world.draw_seed(), scene.world.now());
+        let relay = special_intermediate(&mut scene.quic, limits, authority, seed, now);
+        scene.relay = scene.world.replace(scene.relay, MachineHost::new(relay));
+        scene
+    }
+
     /// A client that sends and receives raw DATAGRAMs; connected when this returns.
     pub(crate) fn raw(&mut self, name: &str, address: &str, names: &[&str]) -> HostId<RawHost<Q>> {
         let provider = self.quic.client(names);
@@ -222,6 +244,16 @@ impl<Q: Quic> Scene<Q> {
     /// A client that speaks v2 and has not said anything; connected when this returns.
     pub(crate) fn silent(&mut self, name: &str, address: &str, names: &[&str]) -> HostId<SpeakerHost<Q>> {
         let provider = self.quic.speaker(names);
+        self.silent_with(name, address, provider)
+    }
+
+    /// The same with a provider that is there already.
+    pub(crate) fn silent_with(
+        &mut self,
+        name: &str,
+        address: &str,
+        provider: Q::Provider,
+    ) -> HostId<SpeakerHost<Q>> {
         let speaker = Speaker::new(provider, address, self.world.draw_seed(), self.world.now());
         let host = self.world.add(name, address, MachineHost::new(speaker));
         self.world
@@ -268,18 +300,24 @@ impl<Q: Quic> Scene<Q> {
 
 /// The intermediate of every scene.
 pub(crate) fn intermediate<Q: Quic>(quic: &mut Q, seed: Seed, now: Instant) -> Intermediate<Q::Provider> {
+    let authority = Box::new(SanAuthority::default());
+    special_intermediate(quic, IntermediateLimits::default(), authority, seed, now)
+}
+
+/// One with other limits, or another authority.
+pub(crate) fn special_intermediate<Q: Quic>(
+    quic: &mut Q,
+    limits: IntermediateLimits,
+    authority: Box<dyn Authority + Send>,
+    seed: Seed,
+    now: Instant,
+) -> Intermediate<Q::Provider> {
     let config = IntermediateConfig {
         retry: true,
         reset_key: Some([5; 32]),
-        limits: IntermediateLimits::default(),
+        limits,
     };
-    Intermediate::new(
-        &config,
-        quic.server(),
-        Box::new(SanAuthority::default()),
-        &seed,
-        now,
-    )
+    Intermediate::new(&config, quic.server(), authority, &seed, now)
 }
 
 /// A type byte, a length byte and a service.

@@ -113,8 +113,8 @@ impl<Q: Provider> Speaker<Q> {
                 PoolEvent::Readable(id) => {
                     let more = std::iter::from_fn(|| self.pool.poll_datagram(id));
                     self.datagrams.extend(more.map(|datagram| datagram.to_vec()));
+                    self.stream.flush(&mut self.pool, id);
                     if self.listens {
-                        self.stream.flush(&mut self.pool, id);
                         self.stream
                             .read(
                                 &mut self.pool,

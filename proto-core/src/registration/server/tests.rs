@@ -307,6 +307,10 @@ enum Op {
         owner: u8,
         service: u8,
     },
+    Unregister {
+        conn: u32,
+        service: u8,
+    },
     Remove {
         conn: u32,
     },
@@ -316,6 +320,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0..6u32, any::<bool>(), 0..3u8, 0..4u8)
             .prop_map(|(conn, agent, owner, service)| Op::Register { conn, agent, owner, service }),
+        2 => (0..6u32, 0..4u8).prop_map(|(conn, service)| Op::Unregister { conn, service }),
         1 => (0..6u32).prop_map(|conn| Op::Remove { conn }),
     ]
 }
@@ -378,6 +383,11 @@ proptest! {
                     let verdict = registry.register(conn(index), owner, role, &[b'a' + service], true);
                     prop_assert_eq!(verdict, model.register(index, role, owner, service));
                 }
+                Op::Unregister { conn: index, service } => {
+                    let held = model.0.iter().any(|entry| (entry.0, entry.3) == (index, service));
+                    prop_assert_eq!(registry.unregister(conn(index), &[b'a' + service]), held);
+                    model.0.retain(|entry| (entry.0, entry.3) != (index, service));
+                }
                 Op::Remove { conn: index } => {
                     registry.remove(conn(index));
                     owners.remove(&index);
@@ -386,8 +396,19 @@ proptest! {
             }
             prop_assert_eq!(registry.registrations(), model.0.len());
             for index in 0..6 {
+                let mut last = None;
                 for service in 0..4 {
-                    prop_assert_eq!(registry.route(conn(index), &[b'a' + service]), model.route(index, service));
+                    let name = [b'a' + service];
+                    prop_assert_eq!(registry.route(conn(index), &name), model.route(index, service));
+                    let held = model.0.iter().any(|entry| (entry.0, entry.3) == (index, service));
+                    prop_assert_eq!(registry.holds(conn(index), &name), held);
+                    let published = model.connector(service).is_some_and(|(holder, _)| holder == index);
+                    prop_assert_eq!(registry.publishes_again(conn(index), &name, &mut last), published);
+                    prop_assert_eq!(registry.publishes_again(conn(index), &name, &mut last), published);
+                    for agent in (0..6).filter(|_| published) {
+                        let uses = model.route(agent, service).is_ok();
+                        prop_assert_eq!(registry.is_used_by(conn(agent), last.unwrap()), uses);
+                    }
                 }
             }
         }
