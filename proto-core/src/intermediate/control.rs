@@ -117,7 +117,8 @@ impl<Q: Provider> Intermediate<Q> {
                 | ControlMessage::ChannelRefused { .. }
                 | ControlMessage::ObservedAddress { .. }
                 | ControlMessage::Neighbours { .. }
-                | ControlMessage::GoingAway { .. },
+                | ControlMessage::GoingAway { .. }
+                | ControlMessage::OfferFrom { .. },
             ) => counters.unexpected += 1,
         }
     }

@@ -53,6 +53,8 @@ struct Way {
     back: usize,
     /// Bytes of the message as it was received.
     received: u64,
+    /// Whether it goes to the agent of a session, whatever flows there are.
+    in_session: bool,
 }
 
 impl Sent {
@@ -113,7 +115,12 @@ impl<Q: Provider> Intermediate<Q> {
                 }
                 self.reply(Sent::behind(packet_at, id, datagram), row, now);
             }
-            (Ok(FromClient::Routed { .. }), None) => self.stats.dropped.not_registered += 1,
+            (Ok(FromClient::InSession { session, packet_at }), Some(Role::Connector)) => {
+                self.reply_in_session(session, Sent::behind(packet_at, id, datagram), row, now);
+            }
+            (Ok(FromClient::Routed { .. } | FromClient::InSession { .. }), _) => {
+                self.stats.dropped.not_registered += 1
+            }
             (Ok(FromClient::Packet), _) => self.stats.dropped.ambiguous += 1,
             (Ok(FromClient::Register { .. }), _) => self.stats.dropped.malformed += 1,
             (Err(malformed), _) => self.count_malformed(malformed),
@@ -146,6 +153,8 @@ impl<Q: Provider> Intermediate<Q> {
                 }
                 None => self.stats.dropped.not_registered += 1,
             },
+            // A connector of v1 is told apart from its others by its connection, and knows no sessions.
+            Ok(FromClient::InSession { .. }) => self.stats.dropped.malformed += 1,
             Err(malformed) => self.count_malformed(malformed),
         }
     }
@@ -195,6 +204,7 @@ impl<Q: Provider> Intermediate<Q> {
             kept,
             back: 0,
             received,
+            in_session: false,
         };
         self.relay(way, message, row, now);
     }
@@ -297,6 +307,31 @@ impl<Q: Provider> Intermediate<Q> {
             kept: 0,
             back: stripped,
             received,
+            in_session: false,
+        };
+        self.relay(way, packet, row, now);
+    }
+
+    /// A connector's packet for a v1 agent that reaches it directly: the agent takes none on that path. It goes to the agent of
+    /// the session, whatever flows there are.
+    fn reply_in_session(&mut self, session: u64, sent: Sent, row: &mut Row, now: Instant) {
+        let Sent {
+            from,
+            packet,
+            stripped,
+            received,
+        } = sent;
+        let Some(agent) = self.signals.sessions.agent_of(from, session) else {
+            self.stats.dropped.no_flow += 1;
+            return;
+        };
+        let way = Way {
+            from,
+            to: agent,
+            kept: 0,
+            back: stripped,
+            received,
+            in_session: true,
         };
         self.relay(way, packet, row, now);
     }
@@ -338,6 +373,8 @@ impl<Q: Provider> Intermediate<Q> {
         if packet::too_big(packet, &parsed, mtu, &mut answer) {
             // It quotes the packet as its receiver would have seen it; the sender may know the flow by other addresses.
             let known = match self.registry.role(from) {
+                // What goes to the agent of a session is in no flow, and nothing of it was changed.
+                Some(Role::Connector) if way.in_session => true,
                 Some(Role::Agent) => self.flows.inbound(to, &mut answer, now) == Some(from),
                 Some(Role::Connector) => self.flows.outbound(to, from, &mut answer, now).is_ok(),
                 None => false,

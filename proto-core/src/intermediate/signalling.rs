@@ -4,6 +4,9 @@
 //! An offer goes to that connector, its answer starts both, and nobody else has a say: an answer from elsewhere would send
 //! the agent to an address of a stranger's choice. A session lives [`SESSION_LIFETIME`], answered or not.
 //!
+//! What comes of a session may outlive it: packets of the connector for an agent that reaches it directly, and takes none there.
+//! So who was paired is remembered until the agent leaves.
+//!
 //! Nothing of it can pile up: sessions are bounded per client and in all, and so is what an offer may hold. A message that
 //! cannot be taken is answered with an error, except an error, which never is.
 
@@ -36,6 +39,9 @@ const CANDIDATES: usize = 32;
 
 /// Longest foundation of a candidate: v1 writes a kind and an address.
 const FOUNDATION: usize = 64;
+
+/// Pairs that are remembered for one agent; the oldest goes first. An agent has one direct path to each of its connectors.
+const PAIRS: usize = 16;
 
 /// Counters of the signalling of v1 peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +79,10 @@ pub(super) struct Signalling {
     sessions: Expiring<u64, Session>,
     /// The sessions of each client, no more than its limit.
     of_client: SeededMap<ConnId, Vec<u64>>,
+    /// The agent of each session that a connector has answered, by the connector and the session.
+    pairs: SeededMap<(ConnId, u64), ConnId>,
+    /// The pairs of each agent, oldest first.
+    of_agent: SeededMap<ConnId, VecDeque<(ConnId, u64)>>,
     messages: VecDeque<(ConnId, SignalingMessage)>,
     pub(super) stats: SignallingStats,
 }
@@ -82,6 +92,8 @@ impl Signalling {
         Self {
             sessions: Expiring::new(SESSIONS, rng),
             of_client: rng.map(),
+            pairs: rng.map(),
+            of_agent: rng.map(),
             messages: VecDeque::new(),
             stats: SignallingStats::default(),
         }
@@ -130,6 +142,9 @@ impl Signalling {
 
     /// A connection is gone: whoever waits for it need not wait on.
     pub(super) fn remove(&mut self, conn: ConnId) {
+        for pair in self.of_agent.remove(&conn).unwrap_or_default() {
+            self.pairs.remove(&pair);
+        }
         for session in self.of_client.get(&conn).cloned().unwrap_or_default() {
             let Some(ended) = self.end(session) else { continue };
             if ended.connector == conn && ended.offered.is_some() {
@@ -137,6 +152,16 @@ impl Signalling {
                 self.tell(ended.agent, Some(session), code, "the connector has left");
             }
         }
+    }
+
+    /// The agent whose session a connector has answered.
+    pub(super) fn agent_of(&self, connector: ConnId, session: u64) -> Option<ConnId> {
+        self.pairs.get(&(connector, session)).copied()
+    }
+
+    /// The agent of a session under way.
+    pub(super) fn offerer(&self, session: u64) -> Option<ConnId> {
+        self.sessions.get(&session).map(|known| known.agent)
     }
 
     /// Ends the sessions that are over.
@@ -190,9 +215,10 @@ impl Signalling {
             let code = ErrorCode::InvalidMessage;
             return self.refuse(agent, session, code, "too many or too long candidates");
         }
-        if let Some(known) = self.sessions.get(&session) {
+        let known = self.sessions.get(&session).map(|known| known.agent);
+        if let Some(known) = known.or_else(|| self.agent_of(connector, session)) {
             // The connector has it already, or another agent does: in neither case does it get another.
-            if known.agent != agent {
+            if known != agent {
                 self.refuse(agent, session, ErrorCode::InvalidMessage, "the session is taken");
             }
             return;
@@ -247,6 +273,7 @@ impl Signalling {
             return;
         };
         self.stats.started += 1;
+        self.pair(agent, connector, session);
         for (to, peer_candidates) in [(agent, candidates), (connector, offered)] {
             let start = SignalingMessage::StartPunching {
                 session,
@@ -254,6 +281,17 @@ impl Signalling {
                 peer_candidates,
             };
             self.messages.push_back((to, start));
+        }
+    }
+
+    fn pair(&mut self, agent: ConnId, connector: ConnId, session: u64) {
+        self.pairs.insert((connector, session), agent);
+        let own = self.of_agent.entry(agent).or_default();
+        own.push_back((connector, session));
+        if own.len() > PAIRS
+            && let Some(oldest) = own.pop_front()
+        {
+            self.pairs.remove(&oldest);
         }
     }
 

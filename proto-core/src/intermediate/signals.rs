@@ -8,7 +8,7 @@ use crate::id::ConnId;
 use crate::messages::{MAX_WAITING, MessageStream};
 use crate::quic::{Pool, Provider};
 use crate::rng::Rng;
-use crate::wire::control::SignalingMessage;
+use crate::wire::control::{ControlMessage, PeerIdentity, SignalingMessage};
 
 /// The sessions, and the streams of those clients that have said or were told anything.
 #[derive(Debug)]
@@ -97,20 +97,41 @@ impl<Q: Provider> Intermediate<Q> {
         self.send_signals();
     }
 
+    /// What a connector of v2 is told before an offer: the agent's connection to it will be told from others by it.
+    fn offer_from(&self, message: &SignalingMessage) -> Option<ControlMessage> {
+        let SignalingMessage::CandidateOffer { session, .. } = message else {
+            return None;
+        };
+        let agent = self.signals.sessions.offerer(*session)?;
+        let identity = self.session(agent)?.identity.as_ref()?;
+        Some(ControlMessage::OfferFrom {
+            session: *session,
+            agent: PeerIdentity {
+                fingerprint: identity.fingerprint().0,
+                name: identity.name().to_owned(),
+            },
+        })
+    }
+
     /// A client that does not read costs itself the message and nothing else: its other packets are none of the business of
     /// an agent that fills its window with offers. Clients of v2 hear of signalling on their control stream, of which it
     /// takes half at most.
     fn send_signals(&mut self) {
         while let Some((to, message)) = self.signals.sessions.poll_message() {
+            let introduction = self.offer_from(&message);
             let session = self.sessions.get_mut(to.index as usize).and_then(Option::as_mut);
             let Some(session) = session.filter(|session| session.id == to) else {
                 continue;
             };
+            let speaks_v2 = session.control.is_some();
             let stream = match session.control.as_deref_mut() {
                 Some(control) => &mut control.stream,
                 None => self.signals.line(to),
             };
             let fits = stream.waiting() <= MAX_WAITING / 2;
+            if let Some(introduction) = introduction.filter(|_| fits && speaks_v2) {
+                stream.send(introduction.write());
+            }
             if fits && stream.send(message.write()) {
                 stream.flush(&mut self.pool, to);
             } else {

@@ -284,6 +284,7 @@ impl Link {
             ControlMessage::Welcome { .. }
             | ControlMessage::Neighbours { .. }
             | ControlMessage::GoingAway { .. }
+            | ControlMessage::OfferFrom { .. }
             | ControlMessage::Pong { .. } => {}
             // What only a client says.
             ControlMessage::Hello { .. }

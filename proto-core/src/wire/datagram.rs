@@ -5,6 +5,7 @@
 //! | client | `[10 or 11][n][id]` | register as agent / connector |
 //! | client | `[11][n][id][01]` | register as a connector to whom agents are introduced |
 //! | client | `[2F][n][id][IP packet]` | IP packet for a service |
+//! | connector, v2 | `[15][session u64][IP packet]` | IP packet for the agent of a session of v1 signalling |
 //! | intermediate | `[01][IPv4][port]` | observed address, see [`super::observed`] |
 //! | intermediate | `[12][00][n][id]` | registration accepted |
 //! | intermediate | `[13][status][n][id]` | registration refused |
@@ -27,6 +28,7 @@ const REGISTER_CONNECTOR: u8 = 0x11;
 const REGISTERED: u8 = 0x12;
 const REFUSED: u8 = 0x13;
 const INTRODUCED: u8 = 0x14;
+const IN_SESSION: u8 = 0x15;
 const ROUTED: u8 = 0x2F;
 
 /// Behind a connector's registration: agents are to be introduced. A v1 intermediate ignores it.
@@ -111,6 +113,13 @@ pub enum FromClient<'a> {
         /// Where the inner packet begins; it holds at least one byte, and its first nibble is 4 or 6.
         packet_at: usize,
     },
+    /// An IP packet of a connector for the agent of a session of v1 signalling.
+    InSession {
+        /// The session.
+        session: u64,
+        /// Where the inner packet begins; it holds at least one byte, and its first nibble is 4 or 6.
+        packet_at: usize,
+    },
     /// A bare IP packet: the whole DATAGRAM.
     Packet,
 }
@@ -177,6 +186,17 @@ pub fn parse_from_client(datagram: &[u8]) -> Result<FromClient<'_>, Malformed> {
                 packet_at: datagram.len() - reader.0.len(),
             })
         }
+        IN_SESSION => {
+            let session = u64::from_be_bytes(reader.array()?);
+            let first = reader.0.first().ok_or(Malformed::Truncated)?;
+            if !is_ip_first_byte(*first) {
+                return Err(Malformed::NotAnIpPacket);
+            }
+            Ok(FromClient::InSession {
+                session,
+                packet_at: datagram.len() - reader.0.len(),
+            })
+        }
         _ if is_ip_first_byte(kind) => Ok(FromClient::Packet),
         _ => Err(Malformed::UnknownType(kind)),
     }
@@ -224,6 +244,15 @@ pub fn parse_from_intermediate(datagram: &[u8]) -> Result<FromIntermediate<'_>, 
         _ if is_ip_first_byte(kind) => Ok(FromIntermediate::Packet),
         _ => Err(Malformed::UnknownType(kind)),
     }
+}
+
+/// What stands before a packet for the agent of a session of v1 signalling.
+pub fn in_session_prefix(session: u64) -> [u8; 9] {
+    let mut prefix = [IN_SESSION; 9];
+    if let Some((_, number)) = prefix.split_first_chunk_mut::<1>() {
+        number.copy_from_slice(&session.to_be_bytes());
+    }
+    prefix
 }
 
 /// An IP packet for one of a connector's services, as it comes on a `ztna-v2` connection.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto_core::intermediate::SESSION_LIFETIME;
 use proto_core::sim::HostId;
 use proto_core::wire::control::{Candidate, CandidateKind, ControlMessage, ErrorCode, SignalingMessage};
-use proto_core::wire::datagram::Role;
+use proto_core::wire::datagram::{Role, in_session_prefix};
 
 use crate::setup::{DELAY, Quic, RawHost, Scene, message, routed, udp};
 
@@ -244,9 +244,28 @@ pub(crate) fn a_connector_of_v2_hears_of_it_on_its_control_stream<Q: Quic>(quic:
         offered
     });
     assert_eq!(offered, [offer(5, "echo")]);
+    // It is told whose offer it is before.
+    let named = scene.world[connector].machine.heard.last().cloned();
+    assert!(matches!(
+        named,
+        Some(ControlMessage::OfferFrom { session: 5, .. })
+    ));
     scene.world.run_for(8 * DELAY);
     assert_eq!(heard(&mut scene, agent), [start(5, CONNECTOR)]);
     assert_eq!(scene.world[connector].machine.signalled, [start(5, AGENT)]);
+    // Packets for the agent of the session reach it without a flow; those of another session, nobody.
+    let packet = udp("10.1.0.1:53", "10.0.0.2:1000", b"answer");
+    let in_session = |session| [&in_session_prefix(session)[..], &packet].concat();
+    let forged = [&in_session_prefix(5)[..], &[0x13, 2, 4], b"echo"].concat();
+    scene.world.with(connector, |host, _| {
+        for datagram in [in_session(5), in_session(6), forged] {
+            host.machine.send(&datagram);
+        }
+    });
+    scene.world.run_for(8 * DELAY);
+    assert_eq!(scene.received(agent), [packet]);
+    let dropped = scene.relay().stats().dropped;
+    assert_eq!((dropped.no_flow, dropped.not_ip), (1, 1));
 }
 
 pub(crate) fn clients_that_leave_leave_no_sessions<Q: Quic>(quic: Q) {

@@ -275,6 +275,32 @@ fn sessions_are_bounded_per_agent_per_connector_and_by_size() {
 }
 
 #[test]
+fn a_pair_is_remembered_until_its_agent_leaves_and_is_nobody_elses() {
+    let mut table = Table::new();
+    table.say(AGENT, offer(5));
+    assert_eq!(table.signalling.agent_of(CONNECTOR, 5), None);
+    table.say(CONNECTOR, answer(5));
+    table.wait(SESSION_LIFETIME * 100);
+    assert_eq!(table.signalling.agent_of(CONNECTOR, 5), Some(AGENT));
+    assert_eq!(table.signalling.agent_of(STRANGER, 5), None);
+    // Another agent does not get the number, even if it knows it.
+    assert_eq!(
+        refusal(&table.say(STRANGER, offer(5)), STRANGER, 5),
+        ErrorCode::InvalidMessage
+    );
+    for session in 6..6 + PAIRS as u64 {
+        table.say(AGENT, offer(session));
+        table.say(CONNECTOR, answer(session));
+        table.wait(SESSION_LIFETIME);
+    }
+    assert_eq!(table.signalling.agent_of(CONNECTOR, 5), None);
+    assert_eq!(table.signalling.agent_of(CONNECTOR, 6), Some(AGENT));
+    table.signalling.remove(AGENT);
+    assert_eq!(table.signalling.agent_of(CONNECTOR, 6), None);
+    assert!(table.signalling.pairs.is_empty() && table.signalling.of_agent.is_empty());
+}
+
+#[test]
 fn clients_do_not_start_anything() {
     let mut table = Table::new();
     table.say(AGENT, offer(5));

@@ -16,8 +16,8 @@ use crate::wire::channel::{channel_prefix, parse_channel, parse_twice, set_chann
 use crate::wire::check::{Check, CheckKey, MAX_CHECK_LEN, claimed_session};
 use crate::wire::control::{ControlMessage, SessionMessage, SignalingMessage};
 use crate::wire::datagram::{
-    FromClient, FromIntermediate, introduction, parse_from_client, parse_from_intermediate, routed_prefix,
-    write_observed, write_refused, write_register, write_registered,
+    FromClient, FromIntermediate, in_session_prefix, introduction, parse_from_client,
+    parse_from_intermediate, routed_prefix, write_observed, write_refused, write_register, write_registered,
 };
 use crate::wire::framing::{Frames, MAX_FRAME_LEN};
 use crate::wire::v1::RawMessage;
@@ -45,6 +45,10 @@ pub fn datagram(bytes: &[u8]) {
             if let Ok(service) = ServiceId::parse(service) {
                 assert_eq!(routed_prefix(&service).as_ref(), &bytes[..packet_at]);
             }
+        }
+        Ok(FromClient::InSession { session, packet_at }) => {
+            assert_eq!(&bytes[..packet_at], in_session_prefix(session));
+            assert!(matches!(bytes[packet_at] >> 4, 4 | 6));
         }
         Ok(FromClient::Packet) => assert!(matches!(bytes[0] >> 4, 4 | 6)),
         Err(_) => {}

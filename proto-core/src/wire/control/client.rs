@@ -242,6 +242,13 @@ pub enum ControlMessage {
         /// The nonce of the ping.
         nonce: u64,
     },
+    /// 21, intermediate, to a connector: who makes the v1 offer that follows.
+    OfferFrom {
+        /// The session of the offer.
+        session: u64,
+        /// Its agent.
+        agent: PeerIdentity,
+    },
 }
 
 impl ControlMessage {

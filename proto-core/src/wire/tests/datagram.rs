@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::unhex;
 use crate::id::ServiceId;
 use crate::wire::datagram::{
-    FromClient, FromIntermediate, NackStatus, Role, introduction, parse_from_client, parse_from_intermediate,
-    routed_prefix, write_observed, write_refused, write_register, write_registered,
+    FromClient, FromIntermediate, NackStatus, Role, in_session_prefix, introduction, parse_from_client,
+    parse_from_intermediate, routed_prefix, write_observed, write_refused, write_register, write_registered,
 };
 use crate::wire::{Malformed, observed};
 
@@ -156,12 +156,29 @@ fn golden_routed_packet() {
 }
 
 #[test]
+fn golden_packet_in_a_session() {
+    let bytes = unhex("15 1122334455667788 45");
+    assert!(bytes.starts_with(&in_session_prefix(0x1122_3344_5566_7788)));
+    let expected = FromClient::InSession {
+        session: 0x1122_3344_5566_7788,
+        packet_at: 9,
+    };
+    assert_eq!(parse_from_client(&bytes), Ok(expected));
+    for len in 1..bytes.len() {
+        assert_eq!(parse_from_client(&bytes[..len]), Err(Malformed::Truncated));
+    }
+    // Control inside would be read as the intermediate's own.
+    let forged = unhex("15 1122334455667788 13");
+    assert_eq!(parse_from_client(&forged), Err(Malformed::NotAnIpPacket));
+}
+
+#[test]
 fn every_other_first_byte_is_an_ip_packet_or_unknown() {
     assert_eq!(parse_from_client(&[]), Err(Malformed::Empty));
     assert_eq!(parse_from_intermediate(&[]), Err(Malformed::Empty));
     for first in 0..=u8::MAX {
         let is_ip = matches!(first >> 4, 4 | 6);
-        if !matches!(first, 0x10 | 0x11 | 0x2F) {
+        if !matches!(first, 0x10 | 0x11 | 0x15 | 0x2F) {
             let expected = if is_ip {
                 Ok(FromClient::Packet)
             } else {

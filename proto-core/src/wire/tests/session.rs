@@ -122,6 +122,16 @@ fn control() -> Vec<(&'static str, ControlMessage)> {
         ("going away", ControlMessage::GoingAway { within_ms: 30_000 }),
         ("ping", ControlMessage::Ping { nonce: INSTANCE }),
         ("pong", ControlMessage::Pong { nonce: INSTANCE }),
+        (
+            "offer from",
+            ControlMessage::OfferFrom {
+                session: INSTANCE,
+                agent: PeerIdentity {
+                    fingerprint: ascending(),
+                    name: "alice".into(),
+                },
+            },
+        ),
     ]
 }
 
