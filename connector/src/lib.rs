@@ -111,7 +111,7 @@ fn attend(
             Notice::Ending => return,
         };
         let machine = &context.machine;
-        let service = machine.service_id(happened.service);
+        let service = happened.service.and_then(|service| machine.service_id(service));
         match &happened.event {
             ConnectorNews::Link(event) => log.tell(event, service),
             ConnectorNews::Backends(event) => news::tell(event, service),

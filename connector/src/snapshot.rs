@@ -23,6 +23,7 @@ pub(crate) struct ConnectorSnapshot {
     pool: PoolStats,
     shell: ShellStats,
     services: Vec<ServiceStatus>,
+    connected: bool,
 }
 
 impl ConnectorSnapshot {
@@ -37,8 +38,7 @@ impl ConnectorSnapshot {
             services: services
                 .map(|service| (service.id.as_str(), state(service)))
                 .collect(),
-            // Every service has a connection of its own; one of them is enough to know that the intermediate is there.
-            connected: self.services.iter().any(|service| service.registered),
+            connected: self.connected,
         }
     }
 }
@@ -57,6 +57,7 @@ impl Snapshot for ConnectorSnapshot {
             pool: machine.pool_stats(),
             shell: shell.clone(),
             services: machine.status(),
+            connected: machine.is_connected(),
         }
     }
 
@@ -76,6 +77,7 @@ impl Snapshot for ConnectorSnapshot {
             pool,
             shell,
             services,
+            connected: _,
         } = self;
         let registered = services.iter().filter(|service| service.registered);
         text.gauge("ztna_services", "Services configured.", services.len() as u64);

@@ -1,15 +1,16 @@
 //! The connector: private services on one side, connections to an intermediate on the other, no open inbound port.
 //!
-//! In `ztna-v1` the intermediate strips the service's name before it forwards a packet, so a connector holds one
-//! connection per service and knows the service by the connection: one process, one socket, many links. Packets go to
+//! One connection carries all services if the intermediate speaks `ztna-v2`, otherwise each has one (`uplink`). Packets go to
 //! the netstack, which terminates TCP, UDP and ICMP; its packets go back on the link of their service. While a link
-//! has no room the netstack keeps its bytes, and a backend that sends too fast is not read.
+//! has no room the netstack keeps its bytes, and a backend that sends too fast is not read (`traffic`).
 //!
-//! A service whose backends are all down is withdrawn by closing its link, and published again by connecting it. The
-//! configuration may change while everything runs: see [`Connector::reconfigure`].
+//! A service whose backends are all down is withdrawn, and registered again when one is well. The configuration may change
+//! while everything runs: see [`Connector::reconfigure`].
 
 mod published;
 mod reconfigure;
+mod traffic;
+mod uplink;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,14 +20,16 @@ use crate::backend::{FlowId, FromBackend, ToBackend};
 use crate::config::limits::{EVENT_QUEUE, MAX_UDP_PAYLOAD};
 use crate::config::{ConnectorConfig, IntermediateEndpoint};
 use crate::id::{ConnId, ServiceId, ServiceIndex};
-use crate::link::{Incoming, Link, LinkEvent, LinkStats};
+use crate::link::{Link, LinkEvent, LinkStats};
 use crate::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Wake};
 use crate::netstack::{Netstack, NetstackStats};
-use crate::quic::{Admission, DatagramError, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::quic::{Admission, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::rng::{Rng, Seed};
 use crate::service::{BackendStatus, ServiceEvent};
 use crate::timer::DeadlineIndex;
+use crate::wire::datagram::Role;
 use published::Published;
+use uplink::{Owner, Uplink};
 
 /// What happened to a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +40,11 @@ pub enum ConnectorNews {
     Backends(ServiceEvent),
 }
 
-/// Something that happened to one service of a connector.
+/// Something that happened to a connector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectorEvent {
-    /// The service.
-    pub service: ServiceIndex,
+    /// The service; `None` for what concerns the connection of all services.
+    pub service: Option<ServiceIndex>,
     /// What happened.
     pub event: ConnectorNews,
 }
@@ -81,9 +84,6 @@ pub struct ServiceStatus {
 /// Services of a connector; room is kept for those that a later configuration adds.
 pub const MAX_SERVICES: usize = 1024;
 
-/// Every link registers one service: its only one.
-const ONLY: ServiceIndex = ServiceIndex(0);
-
 /// The connector's machine.
 #[derive(Debug)]
 pub struct Connector<Q: Provider> {
@@ -96,10 +96,12 @@ pub struct Connector<Q: Provider> {
     rng: Rng,
     /// Counters of links that are gone.
     retired: LinkStats,
-    /// When each link wants to be woken, by service.
+    /// The connections to the intermediate.
+    uplink: Uplink,
+    /// When each link wants to be woken.
     timers: DeadlineIndex,
-    /// The service of each connection, by the connection's index.
-    owners: Vec<Option<(ConnId, ServiceIndex)>>,
+    /// Whose each connection is, by the connection's index.
+    owners: Vec<Option<(ConnId, Owner)>>,
     netstack: Netstack,
     /// Services whose netstack may have packets, each once.
     active: VecDeque<ServiceIndex>,
@@ -110,16 +112,16 @@ pub struct Connector<Q: Provider> {
 }
 
 impl<Q: Provider> Connector<Q> {
-    /// A connector that connects at once, once per service.
+    /// A connector that connects at once.
     pub fn new(config: ConnectorConfig, provider: Q, seed: &Seed, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
         let count = config.services.len();
-        let links = 2 * count.max(MAX_SERVICES) + 2;
+        let links = 2 * count.max(MAX_SERVICES) + 4;
         let pool_config = PoolConfig {
             admission: Admission::Nobody,
             raw: false,
             reset_key: None,
-            // One in use per service, and one that is still saying goodbye.
+            // One in use per service and one for all, and as many that are still saying goodbye.
             max_connections: links,
             max_handshakes: links,
             max_udp_payload: MAX_UDP_PAYLOAD,
@@ -127,8 +129,17 @@ impl<Q: Provider> Connector<Q> {
         let pool = Pool::new(provider, pool_config, rng.fork(), now);
         let mut netstack = config.netstack();
         netstack.services.clear();
+        let shared = Link::new(
+            Role::Connector,
+            Vec::new(),
+            config.intermediate.clone(),
+            config.local,
+            rng.fork(),
+            now,
+        );
         let mut connector = Self {
             pool,
+            uplink: Uplink::new(shared),
             services: Vec::new(),
             endpoint: config.intermediate,
             local: config.local,
@@ -147,6 +158,7 @@ impl<Q: Provider> Connector<Q> {
             connector.publish(service, now);
         }
         connector.take_news(now);
+        connector.settle_shared();
         connector
     }
 
@@ -163,7 +175,8 @@ impl<Q: Provider> Connector<Q> {
     /// Counters of its links, added up, those of services that were removed included.
     pub fn link_stats(&self) -> LinkStats {
         let links = self.services.iter().flatten();
-        links.fold(self.retired, |sum, service| sum.plus(service.link.stats()))
+        let shared = self.retired.plus(self.uplink.link.stats());
+        links.fold(shared, |sum, service| sum.plus(service.link.stats()))
     }
 
     /// Counters of its QUIC pool.
@@ -178,15 +191,23 @@ impl<Q: Provider> Connector<Q> {
             .filter_map(|(index, service)| {
                 let service = service.as_ref().filter(|service| !service.is_leaving())?;
                 let index = ServiceIndex(index);
+                let connection = self.link_of(index).and_then(Link::connection);
                 Some(ServiceStatus {
                     id: service.id.clone(),
-                    registered: service.link.is_registered(ONLY),
+                    registered: self.is_registered(index),
                     available: self.netstack.services().is_available(index),
-                    path_payload: service.link.connection().and_then(|id| self.pool.packet_size(id)),
+                    path_payload: connection.and_then(|id| self.pool.packet_size(id)),
                     backends: self.netstack.services().backends(index),
                 })
             })
             .collect()
+    }
+
+    /// Whether a connection to the intermediate stands.
+    pub fn is_connected(&self) -> bool {
+        let own = self.services.iter().flatten().map(|service| &service.link);
+        own.chain([&self.uplink.link])
+            .any(|link| link.connection().is_some())
     }
 
     /// The name of a service, also of one that is just being removed.
@@ -201,6 +222,8 @@ impl<Q: Provider> Connector<Q> {
         if !addresses.is_empty() {
             self.endpoint.addresses = addresses.to_vec();
         }
+        self.uplink.link.set_addresses(addresses.to_vec(), now);
+        self.settle_shared();
         for index in 0..self.services.len() {
             if let Some(Some(service)) = self.services.get_mut(index) {
                 service.link.set_addresses(addresses.to_vec(), now);
@@ -212,10 +235,7 @@ impl<Q: Provider> Connector<Q> {
     fn process(&mut self, now: Instant) {
         while let Some(event) = self.pool.poll_event() {
             match event {
-                PoolEvent::Established(id) => {
-                    self.with_link(id, |link, pool| link.on_established(pool, now));
-                    self.adopt_mtu(id);
-                }
+                PoolEvent::Established(id) => self.on_established(id, now),
                 PoolEvent::Readable(id) => self.read(id, now),
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(id, reason) => {
@@ -230,173 +250,24 @@ impl<Q: Provider> Connector<Q> {
         self.pump(now);
     }
 
-    fn read(&mut self, id: ConnId, now: Instant) {
-        let Some(service) = self.service_of(id) else {
-            return;
-        };
-        while let Some(datagram) = self.pool.poll_datagram(id) {
-            let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
-                return;
-            };
-            match published.link.on_datagram(&mut self.pool, datagram, now) {
-                Some(Incoming { packet, agent, .. }) => {
-                    self.stats.received += 1;
-                    match agent {
-                        None => self.netstack.handle_packet(published.lane, packet, now),
-                        Some((fingerprint, name)) => {
-                            let agent = (fingerprint, &*name);
-                            self.netstack
-                                .handle_introduced(published.lane, agent, packet, now);
-                        }
-                    }
-                }
-                None => {}
-            }
-        }
-        // Signalling of a v1 intermediate, which nobody reads yet.
-        self.pool.discard_streams(id);
-        // An acknowledgement may have made room for packets that waited.
-        self.activate(service);
-        self.settle(service);
-    }
-
-    /// Moves packets from the netstack to the links while those have room.
-    fn pump(&mut self, now: Instant) {
-        while let Some(lane) = self.netstack.poll_ready() {
-            if let Some(service) = self.netstack.lane_service(lane) {
-                self.activate(service);
-            }
-        }
-        while let Some(service) = self.active.pop_front() {
-            let index = usize::from(service.0);
-            self.is_active[index] = false;
-            self.pump_service(service, now);
-            self.settle(service);
-        }
-    }
-
-    fn pump_service(&mut self, service: ServiceIndex, now: Instant) {
-        let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
-            return;
-        };
-        let Published { link, lane, .. } = published;
-        let Some(id) = link.connection() else { return };
-        // Segments are cut for what can be sent now.
-        if let Some(mtu) = self.pool.max_datagram_len(id) {
-            self.netstack.set_mtu(*lane, mtu);
-        }
-        let mut room = self.pool.datagram_space(id);
-        while room > 0 {
-            let Some(packet) = self.netstack.poll_packet(*lane, now) else {
-                return;
-            };
-            room -= 1;
-            match link.send(&mut self.pool, packet, now) {
-                Ok(()) => self.stats.sent += 1,
-                Err(DatagramError::NotReady) => self.stats.not_ready += 1,
-                Err(DatagramError::TooLarge) => self.stats.too_large += 1,
-                Err(DatagramError::Full) => self.stats.queue_full += 1,
-            }
-        }
-    }
-
-    fn activate(&mut self, service: ServiceIndex) {
-        let Some(active) = self.is_active.get_mut(usize::from(service.0)) else {
-            return;
-        };
-        if !std::mem::replace(active, true) {
-            self.active.push_back(service);
-        }
-    }
-
-    fn adopt_mtu(&mut self, id: ConnId) {
-        if let (Some(service), Some(mtu)) = (self.service_of(id), self.pool.max_datagram_len(id)) {
-            if let Some(Some(published)) = self.services.get(usize::from(service.0)) {
-                self.netstack.set_mtu(published.lane, mtu);
-            }
-            self.activate(service);
-        }
-    }
-
-    fn service_of(&self, id: ConnId) -> Option<ServiceIndex> {
-        let (owned, service) = (*self.owners.get(id.index as usize)?)?;
-        (owned == id).then_some(service)
-    }
-
-    fn with_link(&mut self, id: ConnId, act: impl FnOnce(&mut Link, &mut Pool<Q>)) {
-        let Some(service) = self.service_of(id) else {
-            return;
-        };
-        let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
-            return;
-        };
-        if published.link.any_connection() == Some(id) {
-            act(&mut published.link, &mut self.pool);
-        }
-        self.settle(service);
-    }
-
-    /// One link has learnt that its connection is gone. All go to one intermediate, and the idle ones would not notice before
-    /// their next keepalive: they ask at once.
-    fn doubt_others(&mut self, lost: ServiceIndex, now: Instant) {
-        for (index, published) in (0..).zip(&mut self.services) {
-            if let Some(published) = published.as_mut().filter(|_| index != u32::from(lost.0)) {
-                published.link.doubt(now);
-                self.timers.set(index, published.poll_timeout());
-            }
-        }
-    }
-
-    /// After anything happened to a link: its events, its connection and its timer are brought up to date.
-    fn settle(&mut self, service: ServiceIndex) {
-        let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) else {
-            return;
-        };
-        let mut lost = false;
-        while let Some(event) = published.link.poll_event() {
-            lost |= matches!(event, LinkEvent::Disconnected(_));
-            tell(
-                &mut self.events,
-                &mut self.stats,
-                service,
-                ConnectorNews::Link(event),
-            );
-        }
-        if let Some(id) = published.link.any_connection() {
-            let index = id.index as usize;
-            if self.owners.len() <= index {
-                self.owners.resize(index + 1, None);
-            }
-            self.owners[index] = Some((id, service));
-        }
-        self.timers.set(u32::from(service.0), published.poll_timeout());
-        if lost {
-            self.doubt_others(service, self.pool.now());
-        }
-    }
-
     /// Follows what the backends say: services are published and withdrawn.
     fn take_news(&mut self, now: Instant) {
+        let mut others = false;
         while let Some((service, event)) = self.netstack.services_mut().poll_event() {
-            if let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) {
-                match event {
-                    ServiceEvent::Available if !self.shut_down => published.link.publish(now),
-                    ServiceEvent::Withdrawn => published.link.withdraw(&mut self.pool, now),
-                    ServiceEvent::Available
-                    | ServiceEvent::BackendUp { .. }
-                    | ServiceEvent::BackendDown { .. }
-                    | ServiceEvent::NameUnknown { .. }
-                    | ServiceEvent::NameKnown { .. }
-                    | ServiceEvent::Denied { .. } => {}
-                }
+            match event {
+                ServiceEvent::Available | ServiceEvent::Withdrawn if self.uplink.is_shared() => others = true,
+                ServiceEvent::Available | ServiceEvent::Withdrawn => self.set_single(service, now),
+                ServiceEvent::BackendUp { .. }
+                | ServiceEvent::BackendDown { .. }
+                | ServiceEvent::NameUnknown { .. }
+                | ServiceEvent::NameKnown { .. }
+                | ServiceEvent::Denied { .. } => {}
             }
-            tell(
-                &mut self.events,
-                &mut self.stats,
-                service,
-                ConnectorNews::Backends(event),
-            );
-            self.settle(service);
+            let event = ConnectorNews::Backends(event);
+            tell(&mut self.events, &mut self.stats, Some(service), event);
+        }
+        if others {
+            self.offer(now);
         }
     }
 }
@@ -404,7 +275,7 @@ impl<Q: Provider> Connector<Q> {
 fn tell(
     events: &mut VecDeque<ConnectorEvent>,
     stats: &mut ConnectorStats,
-    service: ServiceIndex,
+    service: Option<ServiceIndex>,
     event: ConnectorNews,
 ) {
     if events.len() >= EVENT_QUEUE {
@@ -427,13 +298,8 @@ impl<Q: Provider> Machine for Connector<Q> {
         self.pool.handle_timeout(now);
         let now = self.pool.now();
         self.process(now);
-        while let Some(index) = self.timers.pop_due(now) {
-            let service = ServiceIndex(index as u16);
-            if let Some(Some(published)) = self.services.get_mut(index as usize) {
-                published.link.handle_timeout(&mut self.pool, now);
-            }
-            self.leave(service, now);
-            self.settle(service);
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.on_link_timer(timer, now);
         }
         self.netstack.handle_timeout(now);
         self.process(now);
@@ -464,7 +330,7 @@ impl<Q: Provider> Machine for Connector<Q> {
 
     fn poll_timeout(&self) -> Option<Deadline> {
         if !self.events.is_empty()
-            || !self.active.is_empty()
+            || self.has_turn()
             || self.netstack.has_output()
             || self.netstack.services().has_events()
         {
@@ -486,6 +352,8 @@ impl<Q: Provider> Machine for Connector<Q> {
 
     fn shut_down(&mut self, now: Instant) {
         self.shut_down = true;
+        self.uplink.link.shut_down(&mut self.pool, now);
+        self.settle_shared();
         for index in 0..self.services.len() {
             if let Some(Some(published)) = self.services.get_mut(index) {
                 published.link.shut_down(&mut self.pool, now);

@@ -421,13 +421,13 @@ impl Link {
         }
     }
 
-    /// Says goodbye, if connected, and waits for [`Link::publish`]: v1 has no message that takes a registration back.
-    pub(crate) fn withdraw<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
+    /// Says goodbye and why, if connected, and waits for [`Link::publish`].
+    pub(crate) fn withdraw<Q: Provider>(&mut self, pool: &mut Pool<Q>, why: &'static [u8], now: Instant) {
         if let State::Closed | State::Withdrawn = self.state {
             return;
         }
         if let Some(id) = self.any_connection() {
-            pool.close(id, CODE_GOODBYE, b"no healthy backend", now);
+            pool.close(id, CODE_GOODBYE, why, now);
         }
         self.forget_connection();
         self.state = State::Withdrawn;

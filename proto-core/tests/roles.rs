@@ -37,6 +37,8 @@ mod size;
 mod speaker;
 #[path = "roles/tunnel.rs"]
 mod tunnel;
+#[path = "roles/uplink.rs"]
+mod uplink;
 
 /// Every story once per QUIC implementation.
 macro_rules! stories {
@@ -146,6 +148,13 @@ stories! {
         neighbours_behind_one_translator_use_the_relay_as_well
         an_idle_connector_stays_reachable_through_short_mappings
         a_translator_that_forgets_everything_costs_no_connection;
+    uplink:
+        one_connection_carries_all_services
+        a_service_comes_and_goes_without_the_others_noticing
+        a_removed_service_says_goodbye_to_its_sessions_and_leaves_the_others
+        an_intermediate_of_v1_gets_a_connection_per_service
+        an_intermediate_is_upgraded_and_taken_back
+        two_minds_of_an_intermediate_cost_no_storm;
     tunnel:
         packets_find_their_service_by_address
         only_services_speak_to_the_host

@@ -1,8 +1,8 @@
 //! Another configuration while everything runs.
 //!
-//! Services are told apart by their ids. One that stays keeps its link and its sessions; its backends, checks and list are
-//! replaced, and hold for what begins from then on. One that is new gets a link; one that is gone loses its sessions at
-//! once, and its link a moment later, so that the agents hear the resets.
+//! Services are told apart by their ids. One that stays keeps its registration and its sessions; its backends, checks and list
+//! are replaced, and hold for what begins from then on. One that is new is registered; one that is gone loses its sessions at
+//! once, and its registration a moment later, so that the agents hear the resets.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use crate::config::{ConnectorConfig, ConnectorService};
 use crate::id::ServiceIndex;
 use crate::link::Link;
 use crate::quic::Provider;
-use crate::wire::datagram::Role;
+use crate::wire::datagram::{Role, routed_prefix};
 
-/// How long the link of a removed service stays, for the resets of its sessions.
+/// How long the registration of a removed service stays, for the resets of its sessions.
 const FAREWELL: Duration = Duration::from_millis(250);
 
 /// The largest packet of a service before its live connection says otherwise: any IPv6 path carries this.
@@ -72,10 +72,13 @@ impl<Q: Provider> Connector<Q> {
                         self.rng.fork(),
                         now,
                     );
-                    // Until a backend is well.
-                    link.withdraw(&mut self.pool, now);
+                    // Until a backend is well, and a link of its own is what it needs.
+                    link.withdraw(&mut self.pool, b"", now);
                     *place = Some(Published {
                         id: service.id.clone(),
+                        prefix: routed_prefix(&service.id),
+                        offered_as: None,
+                        told: false,
                         link,
                         lane: self.netstack.open_lane(index, None, MTU),
                         leaves_at: None,
@@ -98,6 +101,7 @@ impl<Q: Provider> Connector<Q> {
         service.link.shut_down(&mut self.pool, now);
         self.retired = self.retired.plus(service.link.stats());
         self.netstack.close_lane(service.lane, now);
-        self.timers.set(u32::from(index.0), None);
+        self.forget_timer(index);
+        self.offer(now);
     }
 }

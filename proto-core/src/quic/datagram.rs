@@ -21,6 +21,22 @@ impl Datagram {
         self.start = self.start.saturating_sub(count);
     }
 
+    /// Puts bytes in front: into room that was dropped there, if it is enough.
+    pub fn prepend(&mut self, bytes: &[u8]) {
+        match self.start.checked_sub(bytes.len()) {
+            Some(start) => {
+                self.bytes[start..self.start].copy_from_slice(bytes);
+                self.start = start;
+            }
+            None => {
+                let mut whole = Vec::with_capacity(bytes.len() + self.len());
+                whole.extend_from_slice(bytes);
+                whole.extend_from_slice(self);
+                *self = whole.into();
+            }
+        }
+    }
+
     /// The last `count` bytes that were dropped from the front (all, if there were fewer).
     pub fn before(&self, count: usize) -> &[u8] {
         &self.bytes[self.start.saturating_sub(count)..self.start]

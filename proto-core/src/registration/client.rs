@@ -174,20 +174,18 @@ impl Registrar {
         self.connected = true;
         let now = self.observe(now);
         let held = before.services.iter();
-        let held: BTreeMap<ServiceId, Option<Duration>> = held
+        let held: BTreeMap<ServiceId, (State, Option<Duration>)> = held
             .filter(|service| service.state.is_registered())
-            .map(|service| (service.id.clone(), service.lease))
+            .map(|service| (service.id.clone(), (service.state, service.lease)))
             .collect();
         for index in (0..).map(ServiceIndex).take(self.services.len()) {
             let Some(entry) = self.entry_mut(index) else {
                 continue;
             };
-            if let Some(lease) = held.get(&entry.id).copied() {
+            if let Some((state, lease)) = held.get(&entry.id).copied() {
                 entry.asked = true;
                 entry.lease = lease;
-                // How much of it is over is not known here.
-                let renew = lease.map(|_| now);
-                self.set_state(index, State::Registered { renew });
+                self.set_state(index, state);
                 self.report(index, RegistrationEvent::Registered(index));
             } else {
                 self.ask(index, 0, now);

@@ -334,6 +334,8 @@ pub struct EchoBackends {
     pub last: Option<std::net::SocketAddr>,
     /// Whether nobody listens: checks and new flows are refused. What is open stays.
     pub sick: bool,
+    /// Where nobody listens, whatever else is well.
+    pub sick_at: Option<std::net::SocketAddr>,
 }
 
 /// How many bytes an echoing stream holds before it takes no more.
@@ -341,7 +343,7 @@ const ECHO_WINDOW: usize = 64 * 1024;
 
 impl BackendModel for EchoBackends {
     fn open(&mut self, flow: FlowId, _: Transport, address: std::net::SocketAddr) -> Result<(), Refusal> {
-        if self.sick {
+        if self.sick || self.sick_at == Some(address) {
             return Err(Refusal::Refused);
         }
         self.last = Some(address);
@@ -380,8 +382,8 @@ impl BackendModel for EchoBackends {
         }
     }
 
-    fn probe(&mut self, _: std::net::SocketAddr) -> Option<Result<Vec<u8>, Refusal>> {
-        Some(if self.sick {
+    fn probe(&mut self, address: std::net::SocketAddr) -> Option<Result<Vec<u8>, Refusal>> {
+        Some(if self.sick || self.sick_at == Some(address) {
             Err(Refusal::Refused)
         } else {
             Ok(Vec::new())

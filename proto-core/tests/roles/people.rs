@@ -18,7 +18,7 @@ use proto_core::service::Offer;
 use proto_core::sim::{BackendsHost, EchoBackends, HostId, MachineHost, TunnelHost, World};
 
 use crate::impostor::Impostor;
-use crate::setup::{Quic, RELAY, RELAY_NAME, Scene, udp};
+use crate::setup::{BOTH, Quic, RELAY, RELAY_NAME, Scene, udp};
 
 pub(crate) type AgentHost<Q> = TunnelHost<Agent<<Q as Quic>::Provider>>;
 
@@ -132,6 +132,11 @@ impl<Q: Quic> Scene<Q> {
 
     /// Starts the intermediate anew, with or without the key by which it can say that it has.
     pub(crate) fn restart_relay(&mut self, reset_key: Option<[u8; 32]>) {
+        self.restart_relay_as(BOTH, reset_key);
+    }
+
+    /// The same with one that speaks these protocols.
+    pub(crate) fn restart_relay_as(&mut self, protocols: &[&[u8]], reset_key: Option<[u8; 32]>) {
         let (seed, now) = (self.world.draw_seed(), self.world.now());
         let config = IntermediateConfig {
             retry: true,
@@ -139,7 +144,8 @@ impl<Q: Quic> Scene<Q> {
             limits: IntermediateLimits::default(),
         };
         let authority = Box::new(SanAuthority::default());
-        let relay = Intermediate::new(&config, self.quic.server(), authority, &seed, now);
+        let provider = self.quic.server_of(protocols);
+        let relay = Intermediate::new(&config, provider, authority, &seed, now);
         self.world.replace(self.relay, MachineHost::new(relay));
     }
 
@@ -193,14 +199,25 @@ impl<Q: Quic> Scene<Q> {
         )
     }
 
-    /// A connector that holds all its registrations.
+    /// A connector that holds all its registrations, over one connection if the intermediate is not of v1.
     pub(crate) fn connector(
         &mut self,
         name: &str,
         address: &str,
         services: &[Service<'_>],
     ) -> HostId<ConnectorHost<Q>> {
-        let provider = self.quic.client(&["connector.*.ztna"]);
+        let provider = self.quic.speaker(&["connector.*.ztna"]);
+        self.connector_with(provider, name, address, services)
+    }
+
+    /// The same with a provider of its own.
+    pub(crate) fn connector_with(
+        &mut self,
+        provider: Q::Provider,
+        name: &str,
+        address: &str,
+        services: &[Service<'_>],
+    ) -> HostId<ConnectorHost<Q>> {
         let connector = self.new_connector(provider, address, services);
         let connector = self.world.add(name, address, connector);
         self.await_connector(connector, Duration::from_secs(5));

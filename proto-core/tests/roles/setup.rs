@@ -27,10 +27,10 @@ pub(crate) const RELAY_NAME: &str = "relay.test";
 pub(crate) const DELAY: Duration = Duration::from_millis(10);
 
 /// The protocols of a client of v1.
-const V1: &[&[u8]] = &[b"ztna-v1"];
+pub(crate) const V1: &[&[u8]] = &[b"ztna-v1"];
 
 /// The protocols of an intermediate, and of a client of v2.
-const BOTH: &[&[u8]] = &[b"ztna-v2", b"ztna-v1"];
+pub(crate) const BOTH: &[&[u8]] = &[b"ztna-v2", b"ztna-v1"];
 
 /// A QUIC implementation as the stories need it.
 pub(crate) trait Quic: 'static {
@@ -38,7 +38,11 @@ pub(crate) trait Quic: 'static {
     type Clock: Clock + 'static;
 
     fn clock(&self) -> Self::Clock;
-    fn server(&mut self) -> Self::Provider;
+    fn server(&mut self) -> Self::Provider {
+        self.server_of(BOTH)
+    }
+    /// An intermediate that speaks these protocols.
+    fn server_of(&mut self, protocols: &[&[u8]]) -> Self::Provider;
     /// A client with a certificate of its own that carries these names.
     fn client(&mut self, names: &[&str]) -> Self::Provider;
     /// The same, and it offers `ztna-v2` first.
@@ -112,8 +116,8 @@ impl Quic for FakeQuic {
         ManualClock::new()
     }
 
-    fn server(&mut self) -> FakeProvider {
-        self.provider(&[RELAY_NAME], BOTH)
+    fn server_of(&mut self, protocols: &[&[u8]]) -> FakeProvider {
+        self.provider(&[RELAY_NAME], protocols)
     }
 
     fn client(&mut self, names: &[&str]) -> FakeProvider {
@@ -153,9 +157,9 @@ impl Quic for RealQuic {
         ThreadClock(VirtualClock::start())
     }
 
-    fn server(&mut self) -> QuicheProvider {
+    fn server_of(&mut self, protocols: &[&[u8]]) -> QuicheProvider {
         let mut config = self.0.config(true, &[RELAY_NAME]);
-        config.alpn = BOTH.iter().map(|protocol| protocol.to_vec()).collect();
+        config.alpn = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         QuicheProvider::new(&config).unwrap()
     }
 
