@@ -9,6 +9,7 @@ fn every_series_and_every_reason_is_documented() {
         link: LinkStats::default(),
         pool: PoolStats::default(),
         shell: ShellStats::default(),
+        connected: true,
         services: Vec::new(),
     };
     let mut text = Exposition::default();
