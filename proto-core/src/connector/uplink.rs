@@ -257,6 +257,7 @@ impl<Q: Provider> Connector<Q> {
             let (index, event) = match event {
                 LinkEvent::Registered(index) => (Some(index), LinkEvent::Registered(ONLY)),
                 LinkEvent::Denied(index, why) => (Some(index), LinkEvent::Denied(ONLY, why)),
+                LinkEvent::Path(index, path) => (Some(index), LinkEvent::Path(ONLY, path)),
                 LinkEvent::Connected { .. }
                 | LinkEvent::Observed(_)
                 | LinkEvent::Disconnected(_)
@@ -266,9 +267,11 @@ impl<Q: Provider> Connector<Q> {
             // What stays registered when another service comes or goes is no news.
             let told = service.and_then(|service| self.services.get_mut(usize::from(service.0))?.as_mut());
             let is_registered = matches!(event, LinkEvent::Registered(_));
-            if told.is_some_and(|published| {
-                std::mem::replace(&mut published.told, is_registered) && is_registered
-            }) {
+            let says_so = is_registered || matches!(event, LinkEvent::Denied(..));
+            if let Some(published) = told.filter(|_| says_so)
+                && std::mem::replace(&mut published.told, is_registered)
+                && is_registered
+            {
                 continue;
             }
             if matches!(event, LinkEvent::Disconnected(_)) {
