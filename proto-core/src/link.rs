@@ -9,6 +9,7 @@
 //! (`link::control`).
 
 mod control;
+mod signals;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::failover::PathKind;
 use crate::id::{ConnId, ServiceId, ServiceIndex};
 use crate::keepalive::{Action, Keepalive};
 use crate::machine::{Deadline, FourTuple, Wake};
+use crate::messages::MessageStream;
 use crate::quic::identity::Fingerprint;
 use crate::quic::{CloseReason, Datagram, DatagramError, Pool, Provider};
 use crate::registration::{Registrar, RegistrationEvent};
@@ -149,6 +151,8 @@ pub(crate) struct Link {
     observed: Option<SocketAddr>,
     /// What v2 adds, while the connection speaks it.
     control: Option<Control>,
+    /// What v1 has instead, while the connection speaks that, for connectors.
+    signals: Option<MessageStream>,
     /// The same for every connection of this process.
     instance: u64,
     news: VecDeque<LinkNews>,
@@ -173,6 +177,7 @@ impl Link {
     ) -> Self {
         Self {
             control: None,
+            signals: None,
             instance: rng.next_u64(),
             news: VecDeque::new(),
             role,
@@ -493,7 +498,8 @@ impl Link {
     fn forget_connection(&mut self) {
         self.registrar.handle_disconnected();
         self.observed = None;
-        if self.control.take().is_some() {
+        let had_signals = self.signals.take().is_some();
+        if self.control.take().is_some() || had_signals {
             self.report(LinkNews::Down);
         }
     }

@@ -451,7 +451,8 @@ impl<Q: Provider> Agent<Q> {
     pub(super) fn take_link_news(&mut self, now: Instant) {
         while let Some(news) = self.link.poll_news() {
             match news {
-                LinkNews::Up => {}
+                // Only connectors hear of v1 agents.
+                LinkNews::Up | LinkNews::Signal(_) | LinkNews::OfferFrom { .. } => {}
                 LinkNews::Down => self.on_link_down(now),
                 LinkNews::Observed(address) => {
                     self.sessions.around.observed = Some(address);

@@ -10,9 +10,10 @@ use super::{Incoming, Link, introduced};
 use crate::id::{ConnId, ServiceId};
 use crate::machine::FourTuple;
 use crate::messages::MessageStream;
+use crate::quic::identity::Fingerprint;
 use crate::quic::{ALPN_V2, CloseReason, Datagram, Pool, Provider};
 use crate::wire::channel::CHANNEL;
-use crate::wire::control::{ChannelEnd, ControlMessage, PeerIdentity, Refusal};
+use crate::wire::control::{ChannelEnd, ControlMessage, PeerIdentity, Refusal, SignalingMessage};
 use crate::wire::datagram::{NackStatus, Role, parse_for_service};
 
 /// The application error code for an intermediate that leaves control messages unread.
@@ -57,12 +58,21 @@ pub(crate) enum LinkNews {
         /// Why.
         reason: ChannelEnd,
     },
+    /// A v1 agent, or the intermediate about one, says something to this connector.
+    Signal(SignalingMessage),
+    /// Whose offer the next is.
+    OfferFrom {
+        /// The session of the offer.
+        session: u64,
+        /// The certificate of the agent.
+        agent: Fingerprint,
+    },
 }
 
 /// The control stream of a connection.
 #[derive(Debug)]
 pub(super) struct Control {
-    stream: MessageStream,
+    pub(super) stream: MessageStream,
     next_request: u32,
 }
 
@@ -126,28 +136,39 @@ impl Link {
     /// Reads the control stream, and goes on writing to it.
     pub(crate) fn on_readable<Q: Provider>(&mut self, pool: &mut Pool<Q>, id: ConnId, now: Instant) {
         let Some(mut control) = self.control.take() else {
-            // Signalling of a v1 intermediate is for those who have a part in it.
-            return;
+            return self.read_signals(pool, id);
         };
-        let mut messages = Vec::new();
+        let (mut messages, mut signals) = (Vec::new(), Vec::new());
+        let takes_signals = self.role == Role::Connector;
         let malformed = &mut self.stats.malformed;
         control
             .stream
             .read(pool, id, &mut |payload| match ControlMessage::parse(payload) {
                 Ok(message) => messages.push(message),
-                Err(_) => *malformed += 1,
+                Err(_) => match SignalingMessage::parse(payload) {
+                    Ok(signal) if takes_signals => signals.push((messages.len(), signal)),
+                    Ok(_) | Err(_) => *malformed += 1,
+                },
             });
         control.stream.flush(pool, id);
         self.control = Some(control);
-        for message in messages {
+        // In the order in which they came: whose an offer is, is said before it.
+        let mut signals = signals.into_iter().peekable();
+        for (index, message) in messages.into_iter().enumerate() {
+            while let Some((_, signal)) = signals.next_if(|(before, _)| *before <= index) {
+                self.report(LinkNews::Signal(signal));
+            }
             self.on_message(pool, message, now);
+        }
+        for (_, signal) in signals {
+            self.report(LinkNews::Signal(signal));
         }
         self.drive_registrar(pool, now);
     }
 
     pub(super) fn begin_control<Q: Provider>(&mut self, pool: &mut Pool<Q>, id: ConnId) {
         if pool.alpn(id) != ALPN_V2 {
-            return;
+            return self.begin_signals();
         }
         let mut stream = MessageStream::new(0);
         let hello = ControlMessage::Hello {
@@ -284,8 +305,11 @@ impl Link {
             ControlMessage::Welcome { .. }
             | ControlMessage::Neighbours { .. }
             | ControlMessage::GoingAway { .. }
-            | ControlMessage::OfferFrom { .. }
             | ControlMessage::Pong { .. } => {}
+            ControlMessage::OfferFrom { session, agent } => self.report(LinkNews::OfferFrom {
+                session,
+                agent: Fingerprint(agent.fingerprint),
+            }),
             // What only a client says.
             ControlMessage::Hello { .. }
             | ControlMessage::Register { .. }
