@@ -52,9 +52,11 @@ fn number(scene: &Scene<FakeQuic>, host: Host, choice: u8) -> u32 {
 fn numbers(scene: &Scene<FakeQuic>, host: Host) -> BTreeSet<u32> {
     let heard = scene.world[host].machine.heard.iter();
     heard
-        .filter_map(|message| match message {
-            ControlMessage::ChannelOpened { channel, .. } => Some(*channel),
-            _ => None,
+        .filter_map(|message| {
+            let ControlMessage::ChannelOpened { channel, .. } = message else {
+                return None;
+            };
+            Some(*channel)
         })
         .collect()
 }

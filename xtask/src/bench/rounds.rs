@@ -177,7 +177,7 @@ impl<'a> Rounds<'a> {
             ("memory_spread_us", "/relay_8_agents/us"),
             ("memory_fake_us", "/fake/us"),
             ("memory_channel_us", "/channel/us"),
-            ("allocations_channel", "/channel/allocations"),
+            ("allocations_channel", "/channel/allocations_ours"),
             ("allocations_ours", "/apart/allocations_ours"),
             ("allocations_relay", "/relay/allocations"),
             ("allocations_bare", "/bare/allocations"),
