@@ -71,12 +71,13 @@ mod quiche {
             ThreadClock(VirtualClock::start())
         }
 
-        fn provider(&mut self, server: bool, names: &[&str], _: Rng) -> QuicheProvider {
+        fn provider(&mut self, server: bool, names: &[&str], protocols: &[&[u8]], _: Rng) -> QuicheProvider {
             let key = names.iter().map(|name| (*name).to_owned()).collect();
             let config = self
                 .known
                 .entry(key)
                 .or_insert_with(|| self.pki.config(server, names));
+            config.alpn = protocols.iter().map(|protocol| protocol.to_vec()).collect();
             QuicheProvider::new(config).expect("a usable configuration")
         }
     }

@@ -95,3 +95,6 @@ impl std::fmt::Debug for Datagram {
         write!(f, "Datagram({} bytes)", self.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

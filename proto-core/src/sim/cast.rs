@@ -17,9 +17,9 @@ use crate::config::{
 use crate::connector::Connector;
 use crate::id::ServiceId;
 use crate::intermediate::Intermediate;
-use crate::quic::Provider;
 use crate::quic::fake::{FakeCertificate, FakeConfig, FakeProvider, Trust};
 use crate::quic::identity::SanAuthority;
+use crate::quic::{ALPN_V1, ALPN_V2, Provider};
 use crate::rng::{Rng, Seed};
 use crate::service::Offer;
 use crate::sim::{Clock, ManualClock};
@@ -29,6 +29,12 @@ pub const RELAY: &str = "192.0.2.1:4433";
 
 /// The name in the intermediate's certificate.
 pub const RELAY_NAME: &str = "relay.test";
+
+/// The protocols of one that knows the first version only.
+pub const V1: &[&[u8]] = &[ALPN_V1];
+
+/// The protocols of one that knows both, the better one first.
+pub const BOTH: &[&[u8]] = &[ALPN_V2, ALPN_V1];
 
 /// The port of every service, as agents and as connectors see it.
 pub const SERVICE_PORT: u16 = 9999;
@@ -72,8 +78,8 @@ pub trait Casting {
     /// The clock of a new world.
     fn clock(&mut self) -> Self::Clock;
 
-    /// A provider for one end of `ztna-v1`, with mutual authentication. The same names are the same certificate.
-    fn provider(&mut self, server: bool, names: &[&str], rng: Rng) -> Self::Provider;
+    /// A provider that offers or takes these protocols, with mutual authentication. The same names are the same certificate.
+    fn provider(&mut self, server: bool, names: &[&str], protocols: &[&[u8]], rng: Rng) -> Self::Provider;
 }
 
 /// The deterministic stand-in for QUIC, in a time that is just a value.
@@ -88,8 +94,8 @@ impl Casting for StandIns {
         ManualClock::new()
     }
 
-    fn provider(&mut self, _: bool, names: &[&str], rng: Rng) -> FakeProvider {
-        let mut config = FakeConfig::new(&[b"ztna-v1"]);
+    fn provider(&mut self, _: bool, names: &[&str], protocols: &[&[u8]], rng: Rng) -> FakeProvider {
+        let mut config = FakeConfig::new(protocols);
         config.certificate = Some(certificate(names));
         config.trust = Trust::Issuers(vec![1]);
         config.require_client_certificate = true;
@@ -123,6 +129,7 @@ pub fn endpoint() -> IntermediateEndpoint {
 /// An intermediate; without a key it cannot say that it has been restarted.
 pub fn intermediate<T: Casting>(
     casting: &mut T,
+    protocols: &[&[u8]],
     reset_key: Option<[u8; 32]>,
     seed: &Seed,
     now: Instant,
@@ -133,7 +140,7 @@ pub fn intermediate<T: Casting>(
         limits: IntermediateLimits::default(),
     };
     let mut rng = Rng::new(seed);
-    let provider = casting.provider(true, &[RELAY_NAME], rng.fork());
+    let provider = casting.provider(true, &[RELAY_NAME], protocols, rng.fork());
     Intermediate::new(
         &config,
         provider,
@@ -143,7 +150,7 @@ pub fn intermediate<T: Casting>(
     )
 }
 
-/// The agent with this number, which uses these services.
+/// The agent with this number, which uses these services and speaks `ztna-v1`.
 pub fn agent<T: Casting>(
     casting: &mut T,
     number: u8,
@@ -154,7 +161,7 @@ pub fn agent<T: Casting>(
 ) -> Agent<T::Provider> {
     let mut rng = Rng::new(seed);
     let names = [&*format!("n{number}.agents.test"), "agent.*.ztna"];
-    let provider = casting.provider(false, &names, rng.fork());
+    let provider = casting.provider(false, &names, V1, rng.fork());
     let config = AgentConfig {
         intermediate: endpoint(),
         local,
@@ -171,7 +178,7 @@ pub fn agent<T: Casting>(
     Agent::new(config, provider, &draw(&mut rng), now)
 }
 
-/// The connector with this number, which publishes these services.
+/// The connector with this number, which publishes these services and speaks what the intermediate does.
 pub fn connector<T: Casting>(
     casting: &mut T,
     number: u8,
@@ -182,7 +189,7 @@ pub fn connector<T: Casting>(
 ) -> Connector<T::Provider> {
     let mut rng = Rng::new(seed);
     let names = [&*format!("n{number}.connectors.test"), "connector.*.ztna"];
-    let provider = casting.provider(false, &names, rng.fork());
+    let provider = casting.provider(false, &names, BOTH, rng.fork());
     let config = ConnectorConfig {
         intermediate: endpoint(),
         local,

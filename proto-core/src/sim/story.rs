@@ -83,6 +83,11 @@ pub fn tell_with<T: Casting + 'static>(casting: T, bytes: &[u8]) -> Outcome {
     }
 }
 
+/// What an intermediate speaks.
+fn protocols(modern: bool) -> &'static [&'static [u8]] {
+    if modern { cast::BOTH } else { cast::V1 }
+}
+
 /// A client by its kind.
 enum Kind<T: Casting> {
     Agent(HostId<AgentHost<T>>),
@@ -152,7 +157,8 @@ impl<T: Casting + 'static> Story<T> {
     fn new(mut casting: T, cast: Cast) -> Self {
         let mut world = World::with_clock(casting.clock(), cast.seed);
         let (seed, now) = (world.draw_seed(), world.now());
-        let relay = cast::intermediate(&mut casting, Some(RESET_KEY), &seed, now);
+        let protocols = protocols(cast.modern);
+        let relay = cast::intermediate(&mut casting, protocols, Some(RESET_KEY), &seed, now);
         let relay = world.add("relay", cast::RELAY, MachineHost::new(relay));
         let mut story = Self {
             casting,
@@ -232,10 +238,11 @@ impl<T: Casting + 'static> Story<T> {
                 self.world.take_down(self.clients[client].host());
             }
             Event::Wake { client } => self.wake(self.pick(*client)),
-            Event::RestartIntermediate { keyed } => {
+            Event::RestartIntermediate { keyed, modern } => {
                 let (seed, now) = (self.world.draw_seed(), self.world.now());
                 let key = keyed.then_some(RESET_KEY);
-                let relay = cast::intermediate(&mut self.casting, key, &seed, now);
+                let protocols = protocols(*modern);
+                let relay = cast::intermediate(&mut self.casting, protocols, key, &seed, now);
                 self.relay = self.world.replace(self.relay, MachineHost::new(relay));
             }
             Event::Restart { client } => self.restart(self.pick(*client)),

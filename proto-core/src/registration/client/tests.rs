@@ -287,3 +287,21 @@ fn a_successor_keeps_what_is_registered_and_asks_for_the_rest() {
     after.handle_connected(now);
     assert_eq!(sends(&mut after), [FIRST]);
 }
+
+#[test]
+fn a_successor_renews_when_its_predecessor_would_have() {
+    let now = origin();
+    let mut before = registrar(&["kept"]);
+    before.handle_connected(now);
+    sends(&mut before);
+    before.handle_leased(b"kept", Some(seconds(120)), now);
+    let mut after = registrar(&["kept", "new"]);
+    after.succeed(&before, now + seconds(10));
+    events(&mut after);
+    assert_eq!(sends(&mut after), [SECOND], "what is held is not asked for");
+    after.handle_leased(b"new", Some(seconds(120)), now + seconds(10));
+    events(&mut after);
+    assert_eq!(after.poll_timeout(), Some(now + seconds(60)));
+    after.handle_timeout(now + seconds(60));
+    assert_eq!(sends(&mut after), [FIRST]);
+}

@@ -18,8 +18,18 @@ const CLIENT: &str = "192.0.2.2:4433";
 const MANY: usize = 100;
 
 fn relay(now: Instant) -> MachineHost<Intermediate<FakeProvider>> {
+    relay_of(cast::BOTH, now)
+}
+
+/// One that knows the first version only.
+fn old_relay(now: Instant) -> MachineHost<Intermediate<FakeProvider>> {
+    relay_of(cast::V1, now)
+}
+
+fn relay_of(protocols: &[&[u8]], now: Instant) -> MachineHost<Intermediate<FakeProvider>> {
     MachineHost::new(cast::intermediate(
         &mut StandIns,
+        protocols,
         Some([5; 32]),
         &Seed([1; 32]),
         now,
@@ -60,6 +70,7 @@ pub fn intermediate(bytes: &[u8]) {
 /// If it breaks the contract.
 pub fn agent(bytes: &[u8]) {
     at_client(contract::Subject::new(client))
+        .with_peer(relay)
         .with_application(|host, choice, bytes, now| {
             let _ = match choice % 2 {
                 0 => host.machine.send_packet(bytes, now),
@@ -69,19 +80,23 @@ pub fn agent(bytes: &[u8]) {
         .check(&contract::inputs(bytes));
 }
 
-/// A connector with backends that echo.
+/// A connector with backends that echo; by the length of the input its intermediate speaks `ztna-v2` or not.
 ///
 /// # Panics
 /// If it breaks the contract.
 pub fn connector(bytes: &[u8]) {
-    at_client(contract::Subject::new(publisher)).check(&contract::inputs(bytes));
+    let subject = at_client(contract::Subject::new(publisher));
+    let subject = if bytes.len().is_multiple_of(2) {
+        subject.with_peer(relay)
+    } else {
+        subject.with_peer(old_relay)
+    };
+    subject.check(&contract::inputs(bytes));
 }
 
 fn at_client<H: crate::sim::Host>(subject: contract::Subject<H>) -> contract::Subject<H> {
     let (local, remote) = (CLIENT.parse(), cast::RELAY.parse());
-    subject
-        .at(local.expect("an address"), remote.expect("an address"))
-        .with_peer(relay)
+    subject.at(local.expect("an address"), remote.expect("an address"))
 }
 
 /// A UDP packet for one of three services, of which the agent uses two.

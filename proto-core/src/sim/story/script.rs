@@ -13,6 +13,8 @@ pub struct Cast {
     pub connectors: u8,
     /// 1 to 3.
     pub services: u8,
+    /// Whether the intermediate speaks `ztna-v2` at first.
+    pub modern: bool,
     /// The seed of everything random.
     pub seed: u64,
 }
@@ -64,6 +66,8 @@ pub enum Event {
     RestartIntermediate {
         /// With the key by which it can say so.
         keyed: bool,
+        /// As one that speaks `ztna-v2`, or as one that does not.
+        modern: bool,
     },
     /// A client is restarted, with the same certificate.
     Restart {
@@ -83,9 +87,11 @@ const MAX_EVENTS: usize = 200;
 /// Reads a cast and a script out of any bytes; past the end there are only zeros.
 pub fn read(bytes: &[u8]) -> (Cast, Vec<Event>) {
     let mut source = Source(bytes);
+    let (agents, connectors) = (source.u8(), source.u8());
     let cast = Cast {
-        agents: 1 + source.u8() % 3,
-        connectors: 1 + source.u8() % 2,
+        agents: 1 + agents % 3,
+        connectors: 1 + connectors % 2,
+        modern: connectors / 2 % 2 == 0,
         services: 1 + source.u8() % 3,
         seed: u64::from(source.u16()),
     };
@@ -153,6 +159,7 @@ impl Source<'_> {
             235..241 => Event::Wake { client: self.u8() },
             241..245 => Event::RestartIntermediate {
                 keyed: kind.is_multiple_of(2),
+                modern: kind < 243,
             },
             245..252 => Event::Restart { client: self.u8() },
             252..=255 => Event::Leave { client: self.u8() },
