@@ -251,6 +251,11 @@ impl<Q: Provider> Intermediate<Q> {
         self.session(id).is_some_and(|session| session.control.is_some())
     }
 
+    /// Time running backwards stands still: what was granted for a time ends by the same clock that QUIC goes by.
+    fn clamped(&self, now: Instant) -> Instant {
+        self.pool.now().max(now)
+    }
+
     /// When something other than QUIC is wanted.
     fn own_timeout(&self) -> Option<Instant> {
         let timers = [
@@ -286,12 +291,14 @@ impl<Q: Provider> Machine for Intermediate<Q> {
     type Event = IntermediateEvent;
 
     fn handle_datagram(&mut self, received: Received<'_>, now: Instant) -> Forward {
+        let now = self.clamped(now);
         let forward = self.sort(received, now);
         self.process(now);
         forward
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        let now = self.clamped(now);
         self.pool.handle_timeout(now);
         self.process(now);
         self.expire(now);
@@ -299,6 +306,7 @@ impl<Q: Provider> Machine for Intermediate<Q> {
     }
 
     fn poll_transmit(&mut self, buf: &mut [u8], now: Instant) -> Option<Transmit> {
+        let now = self.clamped(now);
         loop {
             if self
                 .poll_timeout()
@@ -337,6 +345,7 @@ impl<Q: Provider> Machine for Intermediate<Q> {
 
     /// Clients of v1 are told at once. Those of v2 hear of it a moment before, and may leave first.
     fn shut_down(&mut self, now: Instant) {
+        let now = self.clamped(now);
         self.shut_down = true;
         if !self.announce_end(now) {
             self.pool.close_all(CODE_GOODBYE, b"shutting down", now);

@@ -15,9 +15,12 @@ use proto_core::netstack::NetstackLimits;
 use proto_core::rng::Seed;
 use proto_core::service::Offer;
 use proto_core::sim::{BackendsHost, EchoBackends, LocalsHost, MachineHost, Program, TunnelHost};
+use proto_core::wire::control::ControlMessage;
+use proto_core::wire::datagram::Role;
 
 use crate::locals::forward_config;
 use crate::setup::{FakeQuic, Quic, RELAY_NAME, intermediate, udp};
+use crate::speaker::Speaker;
 
 fn agent_config(relay: &str, local: &str) -> AgentConfig {
     AgentConfig {
@@ -95,6 +98,26 @@ proptest! {
                 TunnelHost::new(FakeAgent::new(config, provider, &Seed([2; 32]), now))
             })
             .bounded(|host| host.machine.connections(), 100)
+            .check(&contract::inputs(&bytes));
+    }
+
+    #[test]
+    fn an_intermediate_keeps_the_contract_with_a_client_of_v2(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        contract::Subject::new(|now| MachineHost::new(intermediate(&mut FakeQuic::fixed(), Seed([1; 32]), now)))
+            .with_peer(|now| {
+                let provider = FakeQuic::fixed().speaker(&["agent.echo.ztna"]);
+                let mut peer = Speaker::new(provider, "192.0.2.2:4433", Seed([2; 32]), now);
+                let service = || "echo".to_owned();
+                for message in [
+                    ControlMessage::Hello { role: Role::Agent, instance: 1, capabilities: 0 },
+                    ControlMessage::Register { service: service() },
+                    ControlMessage::OpenChannel { request: 1, service: service() },
+                ] {
+                    peer.say(&message);
+                }
+                MachineHost::new(peer)
+            })
+            .bounded(|host| host.machine.connections() + host.machine.registry().registrations(), 100)
             .check(&contract::inputs(&bytes));
     }
 
