@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use program::client::{ServiceState, Standing};
-use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
+use program::metrics::{Exposition, Reasons, pool_drops, session_drops, shell_drops};
 use program::reload;
 use program::station::Snapshot;
 use proto_core::agent::{AgentStats, AgentStatus, ServicePath};
@@ -158,7 +158,7 @@ impl Snapshot for AgentSnapshot {
             status.path_payload.map_or(0, |bytes| bytes as u64),
         );
         write_paths(text, status);
-        write_sessions(text, sessions);
+        text.sessions(sessions);
         text.counter(
             "ztna_agent_sent_packets_total",
             "Packets sent to services.",
@@ -272,52 +272,6 @@ pub(crate) fn write_paths(text: &mut Exposition, status: &AgentStatus) {
         "From the first packet to the first direct connection, of a session; 0 while there was none.",
         last.unwrap_or_default(),
     );
-}
-
-/// What sessions did.
-pub(crate) fn write_sessions(text: &mut Exposition, stats: &SessionStats) {
-    text.labelled_counter(
-        "ztna_session_packets_total",
-        "Packets in sessions, by way and direction.",
-        &[
-            (vec![("path", "direct"), ("direction", "sent")], stats.direct_sent),
-            (
-                vec![("path", "direct"), ("direction", "received")],
-                stats.direct_received,
-            ),
-            (
-                vec![("path", "relayed"), ("direction", "sent")],
-                stats.relayed_sent,
-            ),
-            (
-                vec![("path", "relayed"), ("direction", "received")],
-                stats.relayed_received,
-            ),
-        ],
-    );
-    text.counter(
-        "ztna_session_direct_established_total",
-        "Direct connections established.",
-        stats.direct_established,
-    );
-    text.counter(
-        "ztna_session_direct_lost_total",
-        "Direct connections that were lost.",
-        stats.direct_lost,
-    );
-    text.counter(
-        "ztna_session_searches_failed_total",
-        "Searches for a direct way that found none.",
-        stats.searches_failed,
-    );
-}
-
-pub(crate) fn session_drops(stats: &SessionStats) -> Reasons {
-    vec![
-        ("duplicate", stats.duplicates),
-        ("check_refused", stats.checks_refused),
-        ("session_malformed", stats.malformed),
-    ]
 }
 
 fn drops(stats: &AgentStats, link: &LinkStats) -> Reasons {

@@ -86,6 +86,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         listener,
         |commands| {
             lookups.serve(commands);
+            client::watch_interfaces(commands, None, |machine: &mut Machine, interfaces| {
+                machine.set_interfaces(interfaces);
+            });
             let reload = Reload::start(file, reloading.attempts(commands.clone()));
             attend(commands, resolving, local, reload)
         },

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use program::client::{ServiceState, Standing};
-use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
+use program::metrics::{Exposition, Reasons, pool_drops, session_drops, shell_drops};
 use program::reload;
 use program::station::Snapshot;
 use proto_core::backend::Refusal;
-use proto_core::connector::{ConnectorStats, ServiceStatus};
+use proto_core::connector::{ConnectorStats, ServiceStatus, SessionCounts};
 use proto_core::link::LinkStats;
 use proto_core::netstack::NetstackStats;
 use proto_core::quic::PoolStats;
+use proto_core::session::SessionStats;
 use runtime_io::{BackendStats, ShellStats};
 
 use crate::Machine;
@@ -24,6 +25,8 @@ pub(crate) struct ConnectorSnapshot {
     shell: ShellStats,
     services: Vec<ServiceStatus>,
     connected: bool,
+    sessions: SessionStats,
+    session_counts: SessionCounts,
 }
 
 impl ConnectorSnapshot {
@@ -58,6 +61,8 @@ impl Snapshot for ConnectorSnapshot {
             shell: shell.clone(),
             services: machine.status(),
             connected: machine.is_connected(),
+            sessions: machine.session_stats(),
+            session_counts: machine.sessions(),
         }
     }
 
@@ -78,6 +83,8 @@ impl Snapshot for ConnectorSnapshot {
             shell,
             services,
             connected: _,
+            sessions,
+            session_counts,
         } = self;
         let registered = services.iter().filter(|service| service.registered);
         text.gauge("ztna_services", "Services configured.", services.len() as u64);
@@ -109,6 +116,15 @@ impl Snapshot for ConnectorSnapshot {
             "Sockets towards backends open now.",
             shell.backends.open,
         );
+        text.labelled(
+            "ztna_connector_sessions",
+            "Sessions of agents now, by the way that their packets take.",
+            &[
+                (vec![("path", "direct")], session_counts.direct as u64),
+                (vec![("path", "relayed")], session_counts.relayed as u64),
+            ],
+        );
+        text.sessions(sessions);
         text.by_reason(
             "ztna_connector_backend_refused_total",
             "Backend flows that could not be opened, by reason.",
@@ -119,6 +135,7 @@ impl Snapshot for ConnectorSnapshot {
             "What was dropped, by reason.",
             [
                 drops(stats, netstack, link, &shell.backends),
+                session_drops(sessions),
                 pool_drops(pool),
                 shell_drops(shell),
             ]
@@ -259,6 +276,9 @@ fn drops(
     backends: &BackendStats,
 ) -> Reasons {
     vec![
+        ("stray", stats.stray),
+        ("session_refused", stats.sessions_refused),
+        ("beside_quic", stats.beside),
         ("not_ready", stats.not_ready),
         ("too_large", stats.too_large),
         ("queue_full", stats.queue_full),

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use proto_core::quic::PoolStats;
+use proto_core::session::SessionStats;
 use runtime_io::ShellStats;
 
 /// What a family measures.
@@ -156,6 +157,44 @@ impl Exposition {
         counter("ztna_loop_turns_total", "Turns of the event loop.", stats.turns);
     }
 
+    /// What sessions did.
+    pub fn sessions(&mut self, stats: &SessionStats) {
+        self.labelled_counter(
+            "ztna_session_packets_total",
+            "Packets in sessions, by way and direction.",
+            &[
+                (vec![("path", "direct"), ("direction", "sent")], stats.direct_sent),
+                (
+                    vec![("path", "direct"), ("direction", "received")],
+                    stats.direct_received,
+                ),
+                (
+                    vec![("path", "relayed"), ("direction", "sent")],
+                    stats.relayed_sent,
+                ),
+                (
+                    vec![("path", "relayed"), ("direction", "received")],
+                    stats.relayed_received,
+                ),
+            ],
+        );
+        self.counter(
+            "ztna_session_direct_established_total",
+            "Direct connections established.",
+            stats.direct_established,
+        );
+        self.counter(
+            "ztna_session_direct_lost_total",
+            "Direct connections that were lost.",
+            stats.direct_lost,
+        );
+        self.counter(
+            "ztna_session_searches_failed_total",
+            "Searches for a direct way that found none.",
+            stats.searches_failed,
+        );
+    }
+
     /// The names of the families so far.
     pub fn families(&self) -> Vec<&str> {
         let headers = self.0.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -221,6 +260,15 @@ pub fn shell_drops(stats: &ShellStats) -> Reasons {
     all.iter()
         .map(|(drop, reason)| (*reason, stats.udp.dropped(*drop)))
         .collect()
+}
+
+/// What sessions did not take, by reason.
+pub fn session_drops(stats: &SessionStats) -> Reasons {
+    vec![
+        ("duplicate", stats.duplicates),
+        ("check_refused", stats.checks_refused),
+        ("session_malformed", stats.malformed),
+    ]
 }
 
 /// What the pool of connections did not take, by reason.

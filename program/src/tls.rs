@@ -12,7 +12,7 @@ use proto_core::config::timing::IDLE_TIMEOUT;
 use proto_core::quic::quiche::{
     CLIENT_GROUPS, ConfigError, PemIdentity, QuicheConfig, QuicheProvider, SERVER_GROUPS, Verify,
 };
-use proto_core::quic::{ALPN_V1, ALPN_V2};
+use proto_core::quic::{ALPN_SESSION, ALPN_V1, ALPN_V2};
 use ring::hkdf;
 
 use crate::pki;
@@ -53,11 +53,11 @@ pub fn load(settings: &Settings, end: End, insecure_dev: bool) -> Result<Tls, Se
     };
     let reset_key = identity.as_ref().and_then(|identity| reset_key(&identity.key));
     let config = QuicheConfig {
-        alpn: match end {
-            End::Server => vec![ALPN_V2.to_vec(), ALPN_V1.to_vec()],
-            End::Client => vec![ALPN_V1.to_vec()],
+        alpn: vec![ALPN_V2.to_vec(), ALPN_V1.to_vec()],
+        session_alpn: match end {
+            End::Server => Vec::new(),
+            End::Client => vec![ALPN_SESSION.to_vec()],
         },
-        session_alpn: Vec::new(),
         identity,
         trusted,
         verify: if insecure_dev {

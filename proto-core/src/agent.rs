@@ -153,6 +153,7 @@ impl<Q: Provider> Agent<Q> {
         };
         let services = services(&config.services);
         let ids = services.iter().map(|service| service.id.clone()).collect();
+        let has_sessions = config.sessions.is_some();
         let sessions = Sessions::new(config.sessions, config.local, services.len(), rng.fork());
         let link = Link::new(
             Role::Agent,
@@ -161,7 +162,8 @@ impl<Q: Provider> Agent<Q> {
             config.local,
             rng.fork(),
             now,
-        );
+        )
+        .with_channels(has_sessions);
         let pool = Pool::new(provider, pool_config, rng.fork(), now);
         Self {
             pool,

@@ -9,6 +9,7 @@
 
 mod published;
 mod reconfigure;
+mod sessions;
 mod traffic;
 mod uplink;
 
@@ -23,12 +24,14 @@ use crate::id::{ConnId, ServiceId, ServiceIndex};
 use crate::link::{Link, LinkEvent, LinkStats};
 use crate::machine::{Backends, Deadline, Forward, Machine, Received, Transmit, Wake};
 use crate::netstack::{Netstack, NetstackStats};
-use crate::quic::{Admission, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
+use crate::quic::{Admission, MAX_RAW_LEN, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::rng::{Rng, Seed};
 use crate::service::{BackendStatus, ServiceEvent};
 use crate::timer::DeadlineIndex;
 use crate::wire::datagram::Role;
 use published::Published;
+use sessions::Sessions;
+pub use sessions::{MAX_SESSIONS, SessionCounts};
 use uplink::{Owner, Uplink};
 
 /// What happened to a service.
@@ -62,6 +65,12 @@ pub struct ConnectorStats {
     pub too_large: u64,
     /// Packets to agents dropped because the send queue was full.
     pub queue_full: u64,
+    /// Payloads beside QUIC that are nothing to this connector.
+    pub beside: u64,
+    /// Packets of sessions for addresses that their agent has named no service for.
+    pub stray: u64,
+    /// Agents that were refused a session: not invited, without a certificate, or too many.
+    pub sessions_refused: u64,
     /// Events that the program did not take.
     pub events_dropped: u64,
 }
@@ -103,6 +112,7 @@ pub struct Connector<Q: Provider> {
     /// Whose each connection is, by the connection's index.
     owners: Vec<Option<(ConnId, Owner)>>,
     netstack: Netstack,
+    sessions: Sessions,
     /// Services whose netstack may have packets, each once.
     active: VecDeque<ServiceIndex>,
     is_active: Vec<bool>,
@@ -118,12 +128,17 @@ impl<Q: Provider> Connector<Q> {
         let count = config.services.len();
         let links = 2 * count.max(MAX_SERVICES) + 4;
         let pool_config = PoolConfig {
-            admission: Admission::Nobody,
-            raw: false,
+            admission: if config.sessions.is_some() {
+                Admission::Invited
+            } else {
+                Admission::Nobody
+            },
+            raw: config.sessions.is_some(),
             reset_key: None,
-            // One in use per service and one for all, and as many that are still saying goodbye.
-            max_connections: links,
-            max_handshakes: links,
+            // One in use per service and one for all, and as many that are still saying goodbye; of each session two, and
+            // two being opened.
+            max_connections: links + 4 * MAX_SESSIONS,
+            max_handshakes: links + MAX_SESSIONS,
             max_udp_payload: MAX_UDP_PAYLOAD,
         };
         let pool = Pool::new(provider, pool_config, rng.fork(), now);
@@ -136,8 +151,10 @@ impl<Q: Provider> Connector<Q> {
             config.local,
             rng.fork(),
             now,
-        );
+        )
+        .with_channels(config.sessions.is_some());
         let mut connector = Self {
+            sessions: Sessions::new(config.sessions, config.local, rng.fork()),
             pool,
             uplink: Uplink::new(shared),
             services: Vec::new(),
@@ -235,10 +252,12 @@ impl<Q: Provider> Connector<Q> {
     fn process(&mut self, now: Instant) {
         while let Some(event) = self.pool.poll_event() {
             match event {
-                PoolEvent::Established(id) => self.on_established(id, now),
+                PoolEvent::Established(id) if self.owner_of(id).is_some() => self.on_established(id, now),
+                PoolEvent::Established(id) => self.on_session_established(id, now),
                 PoolEvent::Readable(id) => self.read(id, now),
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(id, reason) => {
+                    self.on_session_closed(id, &reason, now);
                     self.with_link(id, |link, _| link.on_closed(reason, now));
                     if let Some(owner) = self.owners.get_mut(id.index as usize) {
                         owner.take_if(|(owned, _)| *owned == id);
@@ -246,8 +265,20 @@ impl<Q: Provider> Connector<Q> {
                 }
             }
         }
+        self.take_raw(now);
         self.take_news(now);
         self.pump(now);
+    }
+
+    /// Takes payloads beside QUIC: connectivity checks.
+    fn take_raw(&mut self, now: Instant) {
+        let mut payload = [0; MAX_RAW_LEN];
+        while let Some((len, path)) = self.pool.poll_raw(&mut payload) {
+            let payload = payload.get(..len).unwrap_or_default();
+            if !self.take_check(payload, path, now) {
+                self.stats.beside += 1;
+            }
+        }
     }
 
     /// Follows what the backends say: services are published and withdrawn.
@@ -301,6 +332,7 @@ impl<Q: Provider> Machine for Connector<Q> {
         while let Some(timer) = self.timers.pop_due(now) {
             self.on_link_timer(timer, now);
         }
+        self.handle_session_timeouts(now);
         self.netstack.handle_timeout(now);
         self.process(now);
     }
@@ -331,6 +363,7 @@ impl<Q: Provider> Machine for Connector<Q> {
     fn poll_timeout(&self) -> Option<Deadline> {
         if !self.events.is_empty()
             || self.has_turn()
+            || self.sessions.has_turn()
             || self.netstack.has_output()
             || self.netstack.services().has_events()
         {
@@ -347,11 +380,17 @@ impl<Q: Provider> Machine for Connector<Q> {
             at,
             wake: Wake::Netstack,
         });
-        Deadline::earliest(self.pool.poll_timeout(), Deadline::earliest(links, netstack))
+        let sessions = self.sessions.poll_timeout().map(|at| Deadline {
+            at,
+            wake: Wake::Session,
+        });
+        let rest = Deadline::earliest(Deadline::earliest(links, netstack), sessions);
+        Deadline::earliest(self.pool.poll_timeout(), rest)
     }
 
     fn shut_down(&mut self, now: Instant) {
         self.shut_down = true;
+        self.close_sessions(now);
         self.uplink.link.shut_down(&mut self.pool, now);
         self.settle_shared();
         for index in 0..self.services.len() {

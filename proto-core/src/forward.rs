@@ -30,6 +30,7 @@ use crate::local::{FromLocal, ListenerIndex, ToLocal};
 use crate::machine::{Deadline, Forward, Locals, Machine, Received, Transmit, Tunnel as _, Wake};
 use crate::quic::{PoolStats, Provider};
 use crate::rng::{Rng, Seed};
+use crate::session::SessionStats;
 use crate::tcp::Algorithm;
 
 pub use names::{INTERNAL, internal_address, is_internal};
@@ -268,6 +269,16 @@ impl<Q: Provider> Forwarder<Q> {
     /// Counters of its connection keeping.
     pub fn link_stats(&self) -> LinkStats {
         self.agent.link_stats()
+    }
+
+    /// Counters of its sessions.
+    pub fn session_stats(&self) -> SessionStats {
+        self.agent.session_stats()
+    }
+
+    /// Tells the addresses of this host's interfaces: [`Agent::set_interfaces`].
+    pub fn set_interfaces(&mut self, interfaces: &[crate::punch::Interface]) {
+        self.agent.set_interfaces(interfaces);
     }
 
     /// Counters of its QUIC pool.

@@ -67,6 +67,8 @@
 //! | [`service`] | a connector's backends: who takes a flow, who is well, whose name has which addresses, who may come |
 //! | [`messages`] | control messages on a stream: put together from what arrives, kept until the stream takes them |
 //! | [`quic`] | the seam to a QUIC implementation, the pool of connections above it, identities in certificates |
+//! | [`session`] | what an agent and a connector have between them: paths, the choice for each packet, the search for a direct one |
+//! | [`v1peer`] | a connector's side of the direct paths of v1 agents: whom it asks, answers and lets in |
 //! | [`wire`] | the bytes of the protocol, and nothing about what they mean |
 //! | [`config`], [`id`] | what the roles are configured with: every duration and every limit, with its argument |
 //! | [`timer`], [`expiring`], [`rng`] | deadlines by slot, bounded maps in the order of use, seeded randomness |

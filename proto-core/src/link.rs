@@ -155,6 +155,8 @@ pub(crate) struct Link {
     signals: Option<MessageStream>,
     /// The same for every connection of this process.
     instance: u64,
+    /// Whether this side takes channels.
+    takes_channels: bool,
     news: VecDeque<LinkNews>,
     events: VecDeque<LinkEvent>,
     stats: LinkStats,
@@ -179,6 +181,7 @@ impl Link {
             control: None,
             signals: None,
             instance: rng.next_u64(),
+            takes_channels: false,
             news: VecDeque::new(),
             role,
             registrar: Registrar::new(role, services.clone()),

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::failover::{Change, PathKind, Route, Selector, SelectorStats};
+use crate::failover::{Change, PathKind, Route, Selector};
 use crate::id::ConnId;
 use crate::keepalive::{Action, Keepalive};
 use crate::messages::MessageStream;
@@ -57,6 +57,13 @@ const WORDS: usize = 1024;
 pub(crate) enum SessionNews {
     /// The peer says something about services.
     Said(SessionMessage),
+    /// The agent says which session its relayed connection is for.
+    Offered {
+        /// The agent's number.
+        session: u32,
+        /// The secret of the session.
+        key: [u8; 32],
+    },
     /// Packets take another way than before.
     Path {
         /// The one they take now; `None` if there is none.
@@ -221,10 +228,6 @@ impl Session {
         self.stats
     }
 
-    pub(crate) fn selector_stats(&self) -> SelectorStats {
-        self.selector.stats()
-    }
-
     /// How long it took until the first direct connection was established, from the beginning.
     pub(crate) fn time_to_direct(&self) -> Option<Duration> {
         self.time_to_direct
@@ -312,6 +315,13 @@ impl Session {
             self.say(pool, &SessionMessage::PathOffer { session, key }, now);
         }
         self.follow_selector(now);
+    }
+
+    /// Gives the relayed connection up for another session, and its stream as far as it was read.
+    pub(crate) fn detach_relayed(&mut self) -> Option<(ConnId, MessageStream)> {
+        let leg = self.relayed.take()?;
+        self.selector.on_closed(PathKind::Relayed);
+        Some((leg.id, std::mem::replace(&mut self.stream, MessageStream::new(0))))
     }
 
     /// Takes a connection straight to the peer, established with this session's certificate.

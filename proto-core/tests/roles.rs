@@ -27,6 +27,8 @@ mod raw;
 mod relay;
 #[path = "roles/service.rs"]
 mod service;
+#[path = "roles/sessions.rs"]
+mod sessions;
 #[path = "roles/setup.rs"]
 mod setup;
 #[path = "roles/signals.rs"]
@@ -63,6 +65,8 @@ macro_rules! stories {
 }
 
 stories! {
+    sessions:
+        packets_go_straight_and_nobody_reads_them_on_the_way;
     locals:
         streams_arrive_whole_over_a_rough_path_and_leave_nothing
         a_deaf_program_holds_its_service_back_and_nobody_else

@@ -114,6 +114,9 @@ fn attend(
     drain: Duration,
     ending: Option<Ending>,
 ) -> Handler<Machine> {
+    client::watch_interfaces(commands, None, |machine: &mut Machine, interfaces| {
+        machine.set_interfaces(interfaces);
+    });
     let refresh = client::follow(resolving, local, commands, |machine: &mut Machine, addresses| {
         machine.set_intermediate_addresses(addresses);
     });

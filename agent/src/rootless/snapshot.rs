@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use program::metrics::{Exposition, Reasons, pool_drops, shell_drops};
+use program::metrics::{Exposition, Reasons, pool_drops, session_drops, shell_drops};
 use program::station::Snapshot;
 use proto_core::agent::{AgentStats, AgentStatus};
 use proto_core::forward::ForwardStats;
 use proto_core::link::LinkStats;
 use proto_core::quic::PoolStats;
+use proto_core::session::SessionStats;
 use runtime_io::ShellStats;
 
 use super::run::Machine;
-use crate::snapshot::standing;
+use crate::snapshot::{standing, write_paths};
 
 /// A copy of all counters.
 pub(crate) struct ForwardSnapshot {
@@ -24,6 +25,7 @@ pub(crate) struct ForwardSnapshot {
     pool: PoolStats,
     shell: ShellStats,
     status: AgentStatus,
+    sessions: SessionStats,
 }
 
 impl Snapshot for ForwardSnapshot {
@@ -42,6 +44,7 @@ impl Snapshot for ForwardSnapshot {
             pool: machine.pool_stats(),
             shell: shell.clone(),
             status: machine.status(),
+            sessions: machine.session_stats(),
         }
     }
 
@@ -63,6 +66,8 @@ impl Snapshot for ForwardSnapshot {
             ..
         } = self;
         self.gauges(text);
+        write_paths(text, &self.status);
+        text.sessions(&self.sessions);
         self.counters(text);
         text.by_reason(
             "ztna_forward_not_reached_total",
@@ -74,6 +79,7 @@ impl Snapshot for ForwardSnapshot {
             "What was dropped, by reason.",
             [
                 drops(stats, agent, link, shell),
+                session_drops(&self.sessions),
                 pool_drops(pool),
                 shell_drops(shell),
             ]

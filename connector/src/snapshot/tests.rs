@@ -10,6 +10,8 @@ fn every_series_and_every_reason_is_documented() {
         pool: PoolStats::default(),
         shell: ShellStats::default(),
         connected: true,
+        sessions: SessionStats::default(),
+        session_counts: SessionCounts::default(),
         services: Vec::new(),
     };
     let mut text = Exposition::default();

@@ -887,7 +887,7 @@ impl<Q: Provider> Agent<Q> {
                 SessionNews::Said(SessionMessage::ServiceRefused { service, reason }) => {
                     refused.push((service, reason));
                 }
-                SessionNews::Said(_) => {}
+                SessionNews::Said(_) | SessionNews::Offered { .. } => {}
                 SessionNews::Path { now: path, .. } => {
                     for service in &services {
                         self.link.tell_path(*service, path);

@@ -98,6 +98,7 @@ impl<Q: Provider> Connector<Q> {
         let Some(mut service) = place.take_if(|service| service.leaves_at.is_some_and(|at| at <= now)) else {
             return;
         };
+        self.end_service(index, &service.id, now);
         service.link.shut_down(&mut self.pool, now);
         self.retired = self.retired.plus(service.link.stats());
         self.netstack.close_lane(service.lane, now);

@@ -19,7 +19,7 @@ impl<Q: Provider> Connector<Q> {
         match self.owner_of(id) {
             Some(Owner::Shared) => self.read_shared(id, now),
             Some(Owner::Service(service)) => self.read_single(id, service, now),
-            None => {}
+            None => self.read_session(id, now),
         }
     }
 
@@ -76,10 +76,13 @@ impl<Q: Provider> Connector<Q> {
     /// Moves packets from the netstack to the links while those have room.
     pub(super) fn pump(&mut self, now: Instant) {
         while let Some(lane) = self.netstack.poll_ready() {
-            if let Some(service) = self.netstack.lane_service(lane) {
+            if self.sessions.owns(lane) {
+                self.sessions.activate(lane);
+            } else if let Some(service) = self.netstack.lane_service(lane) {
                 self.activate(service);
             }
         }
+        self.pump_sessions(now);
         if self.uplink.is_shared() {
             return self.pump_shared(now);
         }

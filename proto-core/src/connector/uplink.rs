@@ -281,8 +281,7 @@ impl<Q: Provider> Connector<Q> {
             let event = ConnectorNews::Link(event);
             tell(&mut self.events, &mut self.stats, service, event);
         }
-        // Nobody answers to channels yet.
-        while self.uplink.link.poll_news().is_some() {}
+        self.take_link_news();
         let next = self.uplink.link.poll_timeout().map(|deadline| deadline.at);
         self.timers.set(SHARED_TIMER, next);
         self.own(self.uplink.link.any_connection(), Owner::Shared);

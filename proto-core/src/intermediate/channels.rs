@@ -64,6 +64,9 @@ impl<Q: Provider> Intermediate<Q> {
         }
         let other = self.session(connector).ok_or(Refusal::NoConnector)?;
         let other = other.control.as_ref().ok_or(Refusal::PeerIsV1)?;
+        if !other.takes_channels {
+            return Err(Refusal::PeerIsV1);
+        }
         if other.stream.waiting() > BUSY {
             return Err(Refusal::AtCapacity);
         }

@@ -10,7 +10,7 @@ use crate::config::timing::LEAVING;
 use crate::id::ConnId;
 use crate::link::CODE_GOODBYE;
 use crate::quic::Provider;
-use crate::wire::control::{ControlMessage, SignalingMessage};
+use crate::wire::control::{ControlMessage, SignalingMessage, TAKES_CHANNELS};
 use crate::wire::datagram::Role;
 
 /// The application error code for a client that abuses its control stream.
@@ -65,9 +65,14 @@ impl<Q: Provider> Intermediate<Q> {
             .and_then(|session| session.control.as_ref()?.role);
         let counters = &mut self.stats.control;
         match (role, message) {
-            (None, ControlMessage::Hello { role, .. }) => {
+            (
+                None,
+                ControlMessage::Hello {
+                    role, capabilities, ..
+                },
+            ) => {
                 counters.hello += 1;
-                self.on_hello(id, role);
+                self.on_hello(id, role, capabilities);
             }
             (Some(role), ControlMessage::Register { service }) => {
                 counters.register += 1;
@@ -123,7 +128,7 @@ impl<Q: Provider> Intermediate<Q> {
         }
     }
 
-    fn on_hello(&mut self, id: ConnId, role: Role) {
+    fn on_hello(&mut self, id: ConnId, role: Role, capabilities: u64) {
         let Some(session) = self.session_mut(id) else {
             return;
         };
@@ -131,6 +136,7 @@ impl<Q: Provider> Intermediate<Q> {
             return;
         };
         control.role = Some(role);
+        control.takes_channels = capabilities & TAKES_CHANNELS != 0;
         session.asks_who = role == Role::Connector;
         self.say(id, &ControlMessage::Welcome { capabilities: 0 });
         if let Some(path) = self.pool.path(id) {

@@ -37,6 +37,8 @@ pub(super) struct Control {
     pub(super) stream: MessageStream,
     /// As what the client came; nothing is granted before it has said so.
     pub(super) role: Option<Role>,
+    /// Whether it takes part in channels.
+    pub(super) takes_channels: bool,
     pub(super) allowance: Bucket,
     /// It let too much wait unread, and its connection is being closed.
     pub(super) deaf: bool,
@@ -49,6 +51,7 @@ impl Control {
         Self {
             stream: MessageStream::new(CONTROL_STREAM),
             role: None,
+            takes_channels: false,
             allowance,
             deaf: false,
             leases: Vec::new(),

@@ -13,7 +13,9 @@ use crate::messages::MessageStream;
 use crate::quic::identity::Fingerprint;
 use crate::quic::{ALPN_V2, CloseReason, Datagram, Pool, Provider};
 use crate::wire::channel::CHANNEL;
-use crate::wire::control::{ChannelEnd, ControlMessage, PeerIdentity, Refusal, SignalingMessage};
+use crate::wire::control::{
+    ChannelEnd, ControlMessage, PeerIdentity, Refusal, SignalingMessage, TAKES_CHANNELS,
+};
 use crate::wire::datagram::{NackStatus, Role, parse_for_service};
 
 /// The application error code for an intermediate that leaves control messages unread.
@@ -77,6 +79,12 @@ pub(super) struct Control {
 }
 
 impl Link {
+    /// Says to intermediates that this side takes channels.
+    pub(crate) fn with_channels(mut self, takes: bool) -> Self {
+        self.takes_channels = takes;
+        self
+    }
+
     /// Whether the connection speaks v2.
     pub(crate) fn is_v2(&self) -> bool {
         self.control.is_some()
@@ -174,7 +182,7 @@ impl Link {
         let hello = ControlMessage::Hello {
             role: self.role,
             instance: self.instance,
-            capabilities: 0,
+            capabilities: if self.takes_channels { TAKES_CHANNELS } else { 0 },
         };
         stream.send(hello.write());
         stream.flush(pool, id);

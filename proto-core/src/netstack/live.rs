@@ -60,6 +60,17 @@ impl Netstack {
         self.lanes.open(service, peer, mtu)
     }
 
+    /// Whether a service lets an agent in; where it does not, that is told.
+    pub fn admits(&mut self, service: ServiceIndex, agent: (Fingerprint, &str), now: Instant) -> bool {
+        self.advance(now);
+        let peer = peer(agent.0, agent.1);
+        let admitted = self.services.permits(service, Some(&peer));
+        if !admitted {
+            self.services.tell_denied(service, Some(&peer), self.now);
+        }
+        admitted
+    }
+
     /// Closes a lane: its flows end, and what waits for it goes.
     pub fn close_lane(&mut self, lane: LaneId, now: Instant) {
         self.advance(now);

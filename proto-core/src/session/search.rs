@@ -138,7 +138,8 @@ impl Session {
         let shared = self.shared_number();
         match (word, self.side) {
             (SessionMessage::PathOffer { session, key }, Side::Connector) => {
-                self.on_offer(pool, session, key, around, now);
+                // Whether it is another session's is for the owner of all of them to see.
+                self.tell(SessionNews::Offered { session, key });
             }
             (SessionMessage::PathAnswer { session, own_session }, Side::Agent) if Some(session) == shared => {
                 self.on_answer(pool, own_session, around, now);
@@ -188,8 +189,8 @@ impl Session {
         }
     }
 
-    /// The connector hears of the session, for the first time or on another relayed connection.
-    fn on_offer<Q: Provider>(
+    /// The connector takes an offer as this session's: its first, or that of another relayed connection.
+    pub(crate) fn accept_offer<Q: Provider>(
         &mut self,
         pool: &mut Pool<Q>,
         session: u32,

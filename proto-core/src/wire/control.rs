@@ -18,7 +18,7 @@
 mod client;
 mod session;
 
-pub use client::{ChannelEnd, ControlMessage, Neighbour, PeerIdentity, Refusal};
+pub use client::{ChannelEnd, ControlMessage, Neighbour, PeerIdentity, Refusal, TAKES_CHANNELS};
 pub use session::{PathOutcome, SessionMessage};
 
 use std::fmt;

@@ -92,7 +92,7 @@ fn message(scene: &Scene<FakeQuic>, host: Host, step: Step) -> ControlMessage {
                 Role::Connector
             },
             instance: 1,
-            capabilities: 0,
+            capabilities: 1,
         },
         12 => ControlMessage::Ping { nonce: 1 },
         // What only an intermediate says.
@@ -146,7 +146,7 @@ proptest! {
             let address = format!("198.51.100.{}:1111", index + 1);
             let host = scene.silent("client", &address, &[name]);
             if index != CLIENTS - 1 {
-                let hello = ControlMessage::Hello { role, instance: 1, capabilities: 0 };
+                let hello = ControlMessage::Hello { role, instance: 1, capabilities: 1 };
                 scene.world.with(host, |host, _| host.machine.say(&hello));
             }
             hosts.push(host);

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use proto_core::config::{IntermediateConfig, IntermediateLimits};
 use proto_core::intermediate::Intermediate;
-use proto_core::quic::Provider;
 use proto_core::quic::fake::{FakeCertificate, FakeConfig, FakeProvider, Trust};
 use proto_core::quic::identity::{Authority, SanAuthority};
 use proto_core::quic::quiche::{PemIdentity, QuicheProvider};
 use proto_core::quic::testing::TestPki;
+use proto_core::quic::{ALPN_SESSION, Provider};
 use proto_core::rng::{Rng, Seed};
 use proto_core::sim::{Clock, HostId, LinkConfig, MachineHost, ManualClock, World};
 use virtual_clock::VirtualClock;
@@ -47,6 +47,8 @@ pub(crate) trait Quic: 'static {
     fn client(&mut self, names: &[&str]) -> Self::Provider;
     /// The same, and it offers `ztna-v2` first.
     fn speaker(&mut self, names: &[&str]) -> Self::Provider;
+    /// The same, and it has sessions.
+    fn partner(&mut self, names: &[&str]) -> Self::Provider;
     /// Several clients that share one certificate: one process, started again and again.
     fn same_client(&mut self, names: &[&str], count: usize) -> Vec<Self::Provider>;
     /// The same for two that speak v2.
@@ -100,11 +102,16 @@ impl FakeQuic {
     }
 
     fn provider_of(&mut self, certificate: FakeCertificate, protocols: &[&[u8]]) -> FakeProvider {
+        let config = self.config_of(certificate, protocols);
+        FakeProvider::new(config, self.rng.fork())
+    }
+
+    fn config_of(&self, certificate: FakeCertificate, protocols: &[&[u8]]) -> FakeConfig {
         let mut config = FakeConfig::new(protocols);
         config.certificate = Some(certificate);
         config.trust = Trust::Issuers(vec![1]);
         config.require_client_certificate = true;
-        FakeProvider::new(config, self.rng.fork())
+        config
     }
 }
 
@@ -126,6 +133,13 @@ impl Quic for FakeQuic {
 
     fn speaker(&mut self, names: &[&str]) -> FakeProvider {
         self.provider(names, BOTH)
+    }
+
+    fn partner(&mut self, names: &[&str]) -> FakeProvider {
+        let certificate = self.certificate(names);
+        let mut config = self.config_of(certificate, BOTH);
+        config.session_alpn = vec![ALPN_SESSION.to_vec()];
+        FakeProvider::new(config, self.rng.fork())
     }
 
     fn same_client(&mut self, names: &[&str], count: usize) -> Vec<FakeProvider> {
@@ -170,6 +184,13 @@ impl Quic for RealQuic {
     fn speaker(&mut self, names: &[&str]) -> QuicheProvider {
         let mut config = self.0.config(false, names);
         config.alpn = BOTH.iter().map(|protocol| protocol.to_vec()).collect();
+        QuicheProvider::new(&config).unwrap()
+    }
+
+    fn partner(&mut self, names: &[&str]) -> QuicheProvider {
+        let mut config = self.0.config(false, names);
+        config.alpn = BOTH.iter().map(|protocol| protocol.to_vec()).collect();
+        config.session_alpn = vec![ALPN_SESSION.to_vec()];
         QuicheProvider::new(&config).unwrap()
     }
 

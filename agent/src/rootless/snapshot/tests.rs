@@ -4,6 +4,7 @@ use super::*;
 fn every_series_and_every_reason_is_documented() {
     let manual = include_str!("../../../../docs/operations.md");
     let machine = ForwardSnapshot {
+        sessions: SessionStats::default(),
         stats: ForwardStats::default(),
         streams: 0,
         udp_flows: 0,

@@ -12,6 +12,9 @@ use crate::wire::datagram::Role;
 /// The index of the first message of this family.
 const BASE: u32 = 5;
 
+/// A capability of a client: it takes part in channels. A connector without it is reached as one of v1 is.
+pub const TAKES_CHANNELS: u64 = 1;
+
 /// Why something that a client asked for was refused. What a client does about it follows from the reason alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "u32", into = "u32")]
