@@ -37,7 +37,7 @@ fn hello(role: Role) -> ControlMessage {
     }
 }
 
-fn register(service: &str) -> ControlMessage {
+pub(crate) fn register(service: &str) -> ControlMessage {
     ControlMessage::Register {
         service: service.to_owned(),
     }
@@ -71,7 +71,13 @@ fn closed(channel: u32, reason: ChannelEnd) -> ControlMessage {
 
 impl<Q: Quic> Scene<Q> {
     /// A client of v2 that has said hello.
-    fn speaker(&mut self, name: &str, address: &str, role: Role, names: &[&str]) -> HostId<SpeakerHost<Q>> {
+    pub(crate) fn speaker(
+        &mut self,
+        name: &str,
+        address: &str,
+        role: Role,
+        names: &[&str],
+    ) -> HostId<SpeakerHost<Q>> {
         let host = self.silent(name, address, names);
         assert_eq!(self.world[host].machine.alpn(), b"ztna-v2");
         self.say(host, &[hello(role)]);
@@ -85,19 +91,19 @@ impl<Q: Quic> Scene<Q> {
     }
 
     /// Says messages and lets them arrive and be answered.
-    fn say(&mut self, host: HostId<SpeakerHost<Q>>, messages: &[ControlMessage]) {
+    pub(crate) fn say(&mut self, host: HostId<SpeakerHost<Q>>, messages: &[ControlMessage]) {
         self.world.with(host, |host, _| {
             messages.iter().for_each(|message| host.machine.say(message))
         });
         self.world.run_for(6 * DELAY);
     }
 
-    fn take_heard(&mut self, host: HostId<SpeakerHost<Q>>) -> Vec<ControlMessage> {
+    pub(crate) fn take_heard(&mut self, host: HostId<SpeakerHost<Q>>) -> Vec<ControlMessage> {
         self.world
             .with(host, |host, _| std::mem::take(&mut host.machine.heard))
     }
 
-    fn take_datagrams(&mut self, host: HostId<SpeakerHost<Q>>) -> Vec<Vec<u8>> {
+    pub(crate) fn take_datagrams(&mut self, host: HostId<SpeakerHost<Q>>) -> Vec<Vec<u8>> {
         self.world
             .with(host, |host, _| std::mem::take(&mut host.machine.datagrams))
     }

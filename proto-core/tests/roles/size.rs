@@ -5,9 +5,11 @@ use std::time::Duration;
 use proto_core::machine::SendError;
 use proto_core::routing::packet;
 use proto_core::sim::{HostId, LinkConfig};
+use proto_core::wire::datagram::Role;
 
+use crate::channels::register;
 use crate::people::AgentHost;
-use crate::setup::{DELAY, Quic, RealQuic, Scene, udp};
+use crate::setup::{DELAY, Quic, RealQuic, Scene, SpeakerHost, routed, udp};
 
 const AGENT: &str = "198.51.100.1:1111";
 const CONNECTOR: &str = "203.0.113.1:3333";
@@ -142,6 +144,92 @@ fn a_connector_is_told_by_the_alias_that_it_knows() {
     let parsed = packet::parse(error).unwrap();
     assert_eq!(parsed.kind, packet::Kind::IcmpError);
     assert_eq!(parsed.flow, alias);
+}
+
+/// An agent with a wide leg, and a connector of v2 with another.
+fn wide_agent_and_speaker(
+    connector_leg: usize,
+) -> (
+    Scene<RealQuic>,
+    HostId<AgentHost<RealQuic>>,
+    HostId<SpeakerHost<RealQuic>>,
+) {
+    let mut scene = Scene::new(RealQuic::new());
+    scene.world.set_default_link(carrying(connector_leg));
+    let names = ["connector.*.ztna"];
+    let connector = scene.speaker("connector", CONNECTOR, Role::Connector, &names);
+    scene.say(connector, &[register("echo")]);
+    scene.world.set_default_link(carrying(1_500));
+    scene
+        .world
+        .set_link(connector, scene.relay, carrying(connector_leg));
+    let agent = scene.agent("agent", AGENT, ECHO);
+    scene.world.run_for(Duration::from_secs(5));
+    scene.take_datagrams(connector);
+    (scene, agent, connector)
+}
+
+/// What stands before a packet and says whose it is may be longer than what the packet leaves of a small leg.
+#[test]
+fn a_connector_of_v2_leaves_room_for_the_service_before_its_packets() {
+    let (mut scene, agent, connector) = wide_agent_and_speaker(1_300);
+    let mtu = scene.world[agent].machine.path_mtu().unwrap();
+    let large = udp(INNER_AGENT, SERVICE, &vec![7; mtu - 28]);
+    scene.send_packet(agent, &large).unwrap();
+    scene.world.run_for(4 * DELAY);
+    let answers = scene.packets(agent);
+    let fits = usize::from(u16::from_be_bytes([answers[0][26], answers[0][27]]));
+    assert_eq!(fits, 1_300 - OUTSIDE - WRAPPER);
+    // The introduction goes ahead of a packet that leaves no room for it.
+    let fitting = udp(INNER_AGENT, SERVICE, &vec![7; fits - 28]);
+    scene.send_packet(agent, &fitting).unwrap();
+    scene.world.run_for(4 * DELAY);
+    let heard = scene.take_datagrams(connector);
+    assert_eq!(heard.last(), Some(&routed("echo", &fitting)));
+    assert!(heard[..heard.len() - 1].iter().all(|ahead| ahead[0] == 0x14));
+
+    // What may be cut is cut, and each piece has the service before it.
+    let mut may_be_cut = large;
+    assert_eq!(may_be_cut[6] & 0x40, 0x40);
+    may_be_cut[6] ^= 0x40;
+    let checksum = u16::from_be_bytes([may_be_cut[10], may_be_cut[11]]);
+    let (sum, carry) = checksum.overflowing_add(0x4000);
+    may_be_cut[10..12].copy_from_slice(&(sum + u16::from(carry)).to_be_bytes());
+    scene.send_packet(agent, &may_be_cut).unwrap();
+    scene.world.run_for(4 * DELAY);
+    let pieces = scene.take_datagrams(connector);
+    let pieces: Vec<_> = pieces.iter().filter(|piece| piece[0] == 0x2f).collect();
+    assert_eq!(pieces.len(), 2);
+    let inner = pieces
+        .iter()
+        .map(|piece| piece.strip_prefix(&routed("echo", b"")[..]).unwrap());
+    assert_eq!(inner.map(|piece| piece.len() - 20).sum::<usize>(), mtu - 20);
+}
+
+#[test]
+fn a_connector_of_v2_is_told_a_size_with_the_service_before_it() {
+    let mut scene = Scene::new(RealQuic::new());
+    let names = ["connector.*.ztna"];
+    let connector = scene.speaker("connector", CONNECTOR, Role::Connector, &names);
+    scene.say(connector, &[register("echo")]);
+    let agent = scene.starting_agent("agent", AGENT, &["agent.*.ztna"], ECHO);
+    scene.world.set_link(agent, scene.relay, carrying(1_300));
+    scene.await_agent(agent, Duration::from_secs(5));
+    scene.world.run_for(Duration::from_secs(5));
+    scene
+        .send_packet(agent, &udp(INNER_AGENT, SERVICE, b"hello"))
+        .unwrap();
+    scene.world.run_for(4 * DELAY);
+    scene.take_datagrams(connector);
+    let large = routed("echo", &udp(SERVICE, INNER_AGENT, &[7; 1_250]));
+    scene.world.with(connector, |host, _| host.machine.send(&large));
+    scene.world.run_for(4 * DELAY);
+    let told = scene.take_datagrams(connector).remove(0);
+    let error = told.strip_prefix(&routed("echo", b"")[..]).unwrap();
+    let parsed = packet::parse(error).unwrap();
+    assert_eq!(parsed.kind, packet::Kind::IcmpError);
+    let fits = u16::from_be_bytes([error[26], error[27]]);
+    assert_eq!(usize::from(fits), 1_300 - OUTSIDE);
 }
 
 #[test]
