@@ -10,7 +10,7 @@
 //!   and holes have to open on both sides within each other's lifetime.
 //! - The first pair that works is nominated at once. A better one that works later in the same round is nominated
 //!   again; the connection on it takes over.
-//! - An address that never answered authentically gets [`Limits::requests_per_address`] packets, and no more.
+//! - An address that never answered authentically gets [`Limits::requests_per_address`] packets in five minutes, and no more.
 //!
 //! Checks come in authenticated (`wire::check`); their encoding and the key are the owner's business.
 
@@ -75,7 +75,7 @@ pub struct Limits {
     pub named: usize,
     /// Addresses found by authentic checks from elsewhere.
     pub discovered: usize,
-    /// Requests to an address that has not answered, in all rounds together.
+    /// Requests to an address that has not answered, in five minutes.
     pub requests_per_address: u8,
 }
 

@@ -66,7 +66,20 @@ macro_rules! stories {
 
 stories! {
     sessions:
-        packets_go_straight_and_nobody_reads_them_on_the_way;
+        packets_go_straight_and_nobody_reads_them_on_the_way
+        a_cut_direct_path_is_left_and_taken_again
+        a_direct_path_that_dies_one_way_is_left_by_both
+        a_direct_path_outlives_the_intermediate
+        packets_are_relayed_where_hosts_cannot_meet
+        every_pair_of_translators_meets_exactly_when_it_can
+        a_connector_without_the_right_name_gets_no_packet
+        an_agent_without_the_right_name_reaches_nothing
+        an_idle_session_ends_and_comes_back
+        nothing_is_left_of_a_session_whose_ends_have_left
+        a_connector_of_v1_is_reached_wrapped
+        an_agent_of_v1_reaches_a_connector_with_sessions
+        an_intermediate_of_v1_serves_both_as_ever
+        a_connector_that_was_restarted_is_found_again;
     locals:
         streams_arrive_whole_over_a_rough_path_and_leave_nothing
         a_deaf_program_holds_its_service_back_and_nobody_else

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::{FIRST_RETRY, LAST_ANSWER, REQUESTS_PER_ROUND};
 
+/// After this time an address that never answered may be asked again: what is in the way may be gone, and a stranger's address that a
+/// peer named gets one packet in half a minute at most.
+const REPLENISH: Duration = Duration::from_secs(300);
+
 /// Where a pair stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -38,6 +42,10 @@ pub(super) struct Pair {
     pub(super) urgent: bool,
     /// Requests that may still be sent without an authentic word from there.
     allowance: u8,
+    /// What it begins with.
+    limit: u8,
+    /// When the first of them went out.
+    spent_since: Option<Instant>,
     last_sent: Option<Instant>,
     nominations: u8,
     nominate_at: Option<Instant>,
@@ -62,6 +70,8 @@ impl Pair {
             peer_nominated: false,
             urgent: false,
             allowance,
+            limit: allowance,
+            spent_since: None,
             last_sent: None,
             nominations: 0,
             nominate_at: None,
@@ -69,6 +79,10 @@ impl Pair {
     }
 
     pub(super) fn begin_round(&mut self, at: Instant) {
+        if self.spent_since.is_some_and(|since| since + REPLENISH <= at) {
+            self.allowance = self.limit;
+            self.spent_since = None;
+        }
         self.state = if self.authentic || self.allowance > 0 {
             State::Trying { sent: 0, at }
         } else {
@@ -117,6 +131,7 @@ impl Pair {
         self.urgent = false;
         if !self.authentic {
             self.allowance = self.allowance.saturating_sub(1);
+            self.spent_since.get_or_insert(now);
         }
         match self.state {
             State::Trying { sent, .. } => {
