@@ -7,6 +7,7 @@
 //! A service whose backends are all down is withdrawn, and registered again when one is well. The configuration may change
 //! while everything runs: see [`Connector::reconfigure`].
 
+mod guests;
 mod published;
 mod reconfigure;
 mod sessions;
@@ -29,6 +30,7 @@ use crate::rng::{Rng, Seed};
 use crate::service::{BackendStatus, ServiceEvent};
 use crate::timer::DeadlineIndex;
 use crate::wire::datagram::Role;
+use guests::Guests;
 use published::Published;
 use sessions::Sessions;
 pub use sessions::{MAX_SESSIONS, SessionCounts};
@@ -113,6 +115,7 @@ pub struct Connector<Q: Provider> {
     owners: Vec<Option<(ConnId, Owner)>>,
     netstack: Netstack,
     sessions: Sessions,
+    guests: Guests,
     /// Services whose netstack may have packets, each once.
     active: VecDeque<ServiceIndex>,
     is_active: Vec<bool>,
@@ -155,6 +158,7 @@ impl<Q: Provider> Connector<Q> {
         .with_channels(config.sessions.is_some());
         let mut connector = Self {
             sessions: Sessions::new(config.sessions, config.local, rng.fork()),
+            guests: Guests::new(rng.fork()),
             pool,
             uplink: Uplink::new(shared),
             services: Vec::new(),
@@ -255,9 +259,10 @@ impl<Q: Provider> Connector<Q> {
                 PoolEvent::Established(id) if self.owner_of(id).is_some() => self.on_established(id, now),
                 PoolEvent::Established(id) => self.on_session_established(id, now),
                 PoolEvent::Readable(id) => self.read(id, now),
-                PoolEvent::PathChanged(..) => {}
+                PoolEvent::PathChanged(id, path) => self.on_guest_moved(id, path, now),
                 PoolEvent::Closed(id, reason) => {
                     self.on_session_closed(id, &reason, now);
+                    self.on_guest_closed(id, now);
                     self.with_link(id, |link, _| link.on_closed(reason, now));
                     if let Some(owner) = self.owners.get_mut(id.index as usize) {
                         owner.take_if(|(owned, _)| *owned == id);
@@ -270,13 +275,13 @@ impl<Q: Provider> Connector<Q> {
         self.pump(now);
     }
 
-    /// Takes payloads beside QUIC: connectivity checks.
+    /// Takes payloads beside QUIC: connectivity checks, and what v1 agents have instead.
     fn take_raw(&mut self, now: Instant) {
         let mut payload = [0; MAX_RAW_LEN];
         while let Some((len, path)) = self.pool.poll_raw(&mut payload) {
             let payload = payload.get(..len).unwrap_or_default();
             if !self.take_check(payload, path, now) {
-                self.stats.beside += 1;
+                self.on_v1_message(payload, path, now);
             }
         }
     }
@@ -333,6 +338,7 @@ impl<Q: Provider> Machine for Connector<Q> {
             self.on_link_timer(timer, now);
         }
         self.handle_session_timeouts(now);
+        self.handle_guest_timeouts(now);
         self.netstack.handle_timeout(now);
         self.process(now);
     }
@@ -364,6 +370,7 @@ impl<Q: Provider> Machine for Connector<Q> {
         if !self.events.is_empty()
             || self.has_turn()
             || self.sessions.has_turn()
+            || self.guests.has_turn()
             || self.netstack.has_output()
             || self.netstack.services().has_events()
         {
@@ -380,7 +387,8 @@ impl<Q: Provider> Machine for Connector<Q> {
             at,
             wake: Wake::Netstack,
         });
-        let sessions = self.sessions.poll_timeout().map(|at| Deadline {
+        let sessions = [self.sessions.poll_timeout(), self.guests.poll_timeout()];
+        let sessions = sessions.into_iter().flatten().min().map(|at| Deadline {
             at,
             wake: Wake::Session,
         });
@@ -391,6 +399,7 @@ impl<Q: Provider> Machine for Connector<Q> {
     fn shut_down(&mut self, now: Instant) {
         self.shut_down = true;
         self.close_sessions(now);
+        self.close_guests(None, now);
         self.uplink.link.shut_down(&mut self.pool, now);
         self.settle_shared();
         for index in 0..self.services.len() {

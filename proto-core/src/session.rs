@@ -9,6 +9,7 @@
 //! hands connections over when their peer has proved who it is, and reads what the peer says of services.
 
 mod search;
+pub(crate) use search::own_candidates;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,8 @@ mod channels;
 mod contract;
 #[path = "roles/crowd.rs"]
 mod crowd;
+#[path = "roles/guests.rs"]
+mod guests;
 #[path = "roles/healing.rs"]
 mod healing;
 #[path = "roles/impostor.rs"]
@@ -132,6 +134,14 @@ stories! {
         a_restarted_intermediate_knows_no_old_numbers
         agents_cannot_drown_a_connector
         who_does_not_listen_is_given_up_alone;
+    guests:
+        a_v1_agent_reaches_a_connector_directly
+        a_flow_of_the_relay_goes_on_directly
+        v1_agents_that_look_alike_hear_their_own_words
+        strangers_beside_quic_are_not_answered
+        an_agent_of_another_service_is_sent_away
+        a_direct_connection_that_ends_leaves_nothing
+        a_connector_without_sessions_says_so;
     signals:
         an_offer_is_answered_and_both_begin
         each_reason_to_refuse_an_offer_is_told_apart

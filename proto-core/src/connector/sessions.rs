@@ -10,13 +10,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Connector;
+use super::guests::SHARED_LINK;
 use crate::failover::PathKind;
 use crate::id::{ConnId, LaneId, ServiceId, ServiceIndex};
 use crate::link::LinkNews;
 use crate::messages::MessageStream;
 use crate::punch::{Interface, Side, host_candidates};
 use crate::quic::identity::{Authority as _, Capacity, Identity, SanAuthority};
-use crate::quic::{CloseReason, Datagram, DatagramError, Origin, Provider};
+use crate::quic::{ALPN_SESSION, CloseReason, Datagram, DatagramError, Origin, Provider};
 use crate::rng::{Rng, SeededMap};
 use crate::routing::table::endpoints;
 use crate::session::table::Table;
@@ -24,6 +25,7 @@ use crate::session::{
     CODE_IDLE, CODE_NOT_AUTHORISED, CODE_OVER, CODE_PROTOCOL, CODE_REPLACED, Session, SessionNews,
     SessionStats, Surroundings,
 };
+use crate::v1peer::INVITATION;
 use crate::wire::check::claimed_session;
 use crate::wire::control::{Refusal, SessionMessage};
 
@@ -179,16 +181,32 @@ impl<Q: Provider> Connector<Q> {
         }
     }
 
+    /// Whether connections between agents and here are wished for.
+    pub(super) fn takes_sessions(&self) -> bool {
+        self.sessions.authority.is_some()
+    }
+
+    /// What is known of this host's addresses, as the intermediate of a link sees it.
+    pub(super) fn surroundings(&self, link: u32) -> Surroundings {
+        let mut around = self.sessions.around.clone();
+        let service = link.checked_sub(SHARED_LINK + 1).map(usize::try_from);
+        if let Some(Ok(service)) = service
+            && let Some(Some(published)) = self.services.get(service)
+        {
+            around.observed = around.observed.or(published.link.observed());
+        }
+        around
+    }
+
     /// Takes what the shared link has heard about channels.
     pub(super) fn take_link_news(&mut self) {
         let now = self.pool.now();
         while let Some(news) = self.uplink.link.poll_news() {
             match news {
-                LinkNews::Up
-                | LinkNews::ChannelRefused { .. }
-                | LinkNews::Signal(_)
-                | LinkNews::OfferFrom { .. } => {}
+                LinkNews::Up | LinkNews::ChannelRefused { .. } => {}
+                LinkNews::Signal(_) | LinkNews::OfferFrom { .. } => self.on_signal(SHARED_LINK, news, now),
                 LinkNews::Down => {
+                    self.on_signal(SHARED_LINK, LinkNews::Down, now);
                     self.sessions.around.observed = None;
                     for channel in std::mem::take(&mut self.sessions.channels).into_keys() {
                         self.pool.remove_carrier(channel);
@@ -248,7 +266,15 @@ impl<Q: Provider> Connector<Q> {
             .pool
             .peer_certificate(id)
             .and_then(Identity::from_certificate);
-        match (self.pool.origin(id), identity) {
+        let origin = self.pool.origin(id);
+        if origin == Origin::Invited(INVITATION) {
+            return self.on_guest(id, identity.as_ref(), now);
+        }
+        // Whom v1 is enough for has to be let in as such.
+        if self.pool.alpn(id) != ALPN_SESSION {
+            return self.refuse(id, now);
+        }
+        match (origin, identity) {
             (Origin::Carrier(channel), Some(identity)) => self.begin_session(id, channel, identity, now),
             (Origin::Invited(number), Some(identity)) => self.on_direct(id, number, &identity, now),
             (Origin::Carrier(_) | Origin::Invited(_) | Origin::Plain, _) => self.refuse(id, now),
@@ -525,7 +551,7 @@ impl<Q: Provider> Connector<Q> {
         old
     }
 
-    fn service_named(&self, name: &str) -> Option<ServiceIndex> {
+    pub(super) fn service_named(&self, name: &str) -> Option<ServiceIndex> {
         let named = |(_, published): &(ServiceIndex, &Option<super::Published>)| {
             let published = published.as_ref().filter(|published| !published.is_leaving());
             published.is_some_and(|published| published.id.as_str() == name)
@@ -595,6 +621,7 @@ impl<Q: Provider> Connector<Q> {
 
     /// A service was removed from the configuration: its agents are told, and their flows end.
     pub(super) fn end_service(&mut self, service: ServiceIndex, name: &ServiceId, now: Instant) {
+        self.close_guests(Some(service), now);
         for at in self.sessions.table.indices() {
             let used = self
                 .sessions

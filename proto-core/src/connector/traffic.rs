@@ -19,6 +19,7 @@ impl<Q: Provider> Connector<Q> {
         match self.owner_of(id) {
             Some(Owner::Shared) => self.read_shared(id, now),
             Some(Owner::Service(service)) => self.read_single(id, service, now),
+            None if self.read_guest(id, now) => {}
             None => self.read_session(id, now),
         }
     }
@@ -33,6 +34,7 @@ impl<Q: Provider> Connector<Q> {
             }
         }
         self.uplink.link.on_readable(&mut self.pool, id, now);
+        self.guests.wake();
         self.settle_shared();
     }
 
@@ -46,13 +48,9 @@ impl<Q: Provider> Connector<Q> {
             }
         }
         if let Some(Some(published)) = self.services.get_mut(usize::from(service.0)) {
-            if published.link.is_v2() {
-                published.link.on_readable(&mut self.pool, id, now);
-            } else {
-                // Signalling of a v1 intermediate, which nobody reads yet.
-                self.pool.discard_streams(id);
-            }
+            published.link.on_readable(&mut self.pool, id, now);
         }
+        self.guests.wake();
         // An acknowledgement may have made room for packets that waited.
         self.activate(service);
         self.settle(service);
@@ -78,11 +76,14 @@ impl<Q: Provider> Connector<Q> {
         while let Some(lane) = self.netstack.poll_ready() {
             if self.sessions.owns(lane) {
                 self.sessions.activate(lane);
+            } else if self.guests.owns(lane) {
+                self.guests.activate(lane);
             } else if let Some(service) = self.netstack.lane_service(lane) {
                 self.activate(service);
             }
         }
         self.pump_sessions(now);
+        self.pump_guests(now);
         if self.uplink.is_shared() {
             return self.pump_shared(now);
         }

@@ -14,9 +14,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::guests::single_link;
 use super::{Connector, ConnectorNews, tell};
 use crate::id::{ConnId, ServiceId, ServiceIndex};
-use crate::link::{Link, LinkEvent};
+use crate::link::{Link, LinkEvent, LinkNews};
 use crate::quic::{ALPN_V2, Pool, Provider};
 
 /// Every link of a single service registers it alone.
@@ -240,14 +241,18 @@ impl<Q: Provider> Connector<Q> {
             let event = ConnectorNews::Link(event);
             tell(&mut self.events, &mut self.stats, Some(service), event);
         }
-        // Channels need a connection for all services.
-        while published.link.poll_news().is_some() {}
+        // Channels need a connection for all services; v1 agents do not.
+        let news: Vec<LinkNews> = std::iter::from_fn(|| published.link.poll_news()).collect();
         let connection = published.link.any_connection();
         let timer = SERVICE_TIMERS + u32::from(service.0);
         self.timers.set(timer, published.poll_timeout());
         self.own(connection, Owner::Service(service));
+        let now = self.pool.now();
         if lost {
-            self.doubt_others(service, self.pool.now());
+            self.doubt_others(service, now);
+        }
+        for news in news {
+            self.on_signal(single_link(service), news, now);
         }
     }
 

@@ -68,6 +68,11 @@ impl<G: Copy + Eq + Hash + Ord, K: Copy + Eq + Hash, V> Grouped<G, K, V> {
         self.entries.len()
     }
 
+    /// The value of a key; its rest goes on.
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|(value, _)| value)
+    }
+
     /// The value of a key, which begins to rest anew.
     pub(crate) fn touch(&mut self, key: &K, now: Instant) -> Option<&mut V> {
         let (value, member) = self.entries.touch(key, now)?;

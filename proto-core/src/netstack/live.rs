@@ -11,6 +11,7 @@ use super::{Flow, Netstack, NetstackService, Unreachable};
 use crate::backend::FlowId;
 use crate::id::{LaneId, ServiceIndex};
 use crate::quic::identity::Fingerprint;
+use crate::routing::packet::{self, Kind};
 
 impl Netstack {
     /// Serves a service so from now on, also one that was not there before.
@@ -69,6 +70,22 @@ impl Netstack {
             self.services.tell_denied(service, Some(&peer), self.now);
         }
         admitted
+    }
+
+    /// Whether a packet belongs to a flow that this agent has in a lane.
+    pub fn holds(&self, lane: LaneId, packet: &[u8], agent: Fingerprint) -> bool {
+        let Ok(parsed) = packet::parse(packet) else {
+            return false;
+        };
+        let key = (lane, parsed.flow);
+        let flow = match parsed.kind {
+            Kind::Udp => self.udp.get(&key),
+            Kind::Tcp(_) => self.tcp.get(&key),
+            Kind::EchoRequest | Kind::EchoReply | Kind::IcmpError | Kind::Other => None,
+        };
+        let slot = flow.and_then(|flow| self.slots.get(flow.index as usize));
+        let peer = slot.and_then(|slot| slot.peer.as_deref());
+        peer.is_some_and(|peer| peer.fingerprint == agent)
     }
 
     /// Closes a lane: its flows end, and what waits for it goes.

@@ -80,7 +80,7 @@ impl Search {
 }
 
 /// The addresses of a host, as a peer is told of them.
-fn candidates(around: &Surroundings) -> Vec<Candidate> {
+pub(crate) fn own_candidates(around: &Surroundings) -> Vec<Candidate> {
     let mut candidates = around.hosts.clone();
     let observed = around
         .observed
@@ -249,7 +249,7 @@ impl Session {
         let Some(session) = self.shared_number().filter(|_| self.peer_number.is_some()) else {
             return;
         };
-        let candidates = candidates(around);
+        let candidates = own_candidates(around);
         let addresses: Vec<SocketAddr> = candidates.iter().map(|own| own.address).collect();
         if self.relayed.is_none() || addresses == self.search.told {
             return;

@@ -1,12 +1,13 @@
 //! A client that sends whatever bytes a story wants and remembers whatever comes back.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::id::ConnId;
 use proto_core::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit};
 use proto_core::messages::MessageStream;
-use proto_core::quic::{Admission, CloseReason, Pool, PoolConfig, PoolEvent, Provider};
+use proto_core::quic::{Admission, CloseReason, MAX_RAW_LEN, Pool, PoolConfig, PoolEvent, Provider};
 use proto_core::rng::{Rng, Seed};
 use proto_core::wire::control::SignalingMessage;
 
@@ -17,6 +18,14 @@ pub(crate) struct Raw<Q: Provider> {
     pool: Pool<Q>,
     id: ConnId,
     connected: bool,
+    local: SocketAddr,
+    /// A second connection, to a connector.
+    direct: Option<ConnId>,
+    pub(crate) direct_connected: bool,
+    pub(crate) direct_closed: Option<CloseReason>,
+    pub(crate) direct_received: Vec<Vec<u8>>,
+    /// Messages beside QUIC, and from where they came.
+    pub(crate) beside: Vec<(SocketAddr, Vec<u8>)>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) received: Vec<Vec<u8>>,
     signals: MessageStream,
@@ -31,10 +40,10 @@ impl<Q: Provider> Raw<Q> {
     pub(crate) fn new(provider: Q, local: &str, seed: Seed, now: Instant) -> Self {
         let config = PoolConfig {
             admission: Admission::Nobody,
-            raw: false,
+            raw: true,
             reset_key: None,
-            max_connections: 1,
-            max_handshakes: 1,
+            max_connections: 2,
+            max_handshakes: 2,
             max_udp_payload: MAX_UDP_PAYLOAD,
         };
         let mut pool = Pool::new(provider, config, Rng::new(&seed), now);
@@ -47,6 +56,12 @@ impl<Q: Provider> Raw<Q> {
             pool,
             id,
             connected: false,
+            local: path.local,
+            direct: None,
+            direct_connected: false,
+            direct_closed: None,
+            direct_received: Vec::new(),
+            beside: Vec::new(),
             closed: None,
             received: Vec::new(),
             signals: MessageStream::v1_client(),
@@ -66,6 +81,29 @@ impl<Q: Provider> Raw<Q> {
             .unwrap();
     }
 
+    /// Opens a connection to a connector.
+    pub(crate) fn go_direct(&mut self, remote: SocketAddr, now: Instant) {
+        let path = FourTuple {
+            local: self.local,
+            remote,
+        };
+        self.direct = Some(self.pool.connect(None, path, now).unwrap());
+    }
+
+    pub(crate) fn send_direct(&mut self, packet: &[u8]) {
+        let id = self.direct.unwrap();
+        self.pool.send_datagram(id, packet.to_vec().into()).unwrap();
+    }
+
+    /// Sends a message beside QUIC.
+    pub(crate) fn send_beside(&mut self, remote: SocketAddr, payload: &[u8]) {
+        let path = FourTuple {
+            local: self.local,
+            remote,
+        };
+        assert!(self.pool.send_raw(path, payload));
+    }
+
     /// Sends a message of v1 signalling.
     pub(crate) fn signal(&mut self, message: &SignalingMessage) {
         assert!(self.signals.send(message.write()), "the stream takes no more");
@@ -80,6 +118,15 @@ impl<Q: Provider> Raw<Q> {
     fn process(&mut self) {
         while let Some(event) = self.pool.poll_event() {
             match event {
+                PoolEvent::Established(id) if Some(id) == self.direct => self.direct_connected = true,
+                PoolEvent::Readable(id) if Some(id) == self.direct => {
+                    let more = std::iter::from_fn(|| self.pool.poll_datagram(id));
+                    self.direct_received
+                        .extend(more.map(|datagram| datagram.to_vec()));
+                }
+                PoolEvent::Closed(id, reason) if Some(id) == self.direct => {
+                    self.direct_closed = Some(reason);
+                }
                 PoolEvent::Established(_) => self.connected = true,
                 PoolEvent::Readable(id) => {
                     self.received
@@ -102,11 +149,21 @@ impl<Q: Provider> Raw<Q> {
     }
 }
 
+impl<Q: Provider> Raw<Q> {
+    fn listen_beside(&mut self) {
+        let mut payload = [0; MAX_RAW_LEN];
+        while let Some((len, path)) = self.pool.poll_raw(&mut payload) {
+            self.beside.push((path.remote, payload[..len].to_vec()));
+        }
+    }
+}
+
 impl<Q: Provider> Machine for Raw<Q> {
     type Event = ();
 
     fn handle_datagram(&mut self, received: Received<'_>, now: Instant) -> Forward {
         self.pool.handle_datagram(received, now);
+        self.listen_beside();
         self.process();
         Forward::NONE
     }

@@ -9,7 +9,7 @@ use proto_core::quic::fake::{FakeCertificate, FakeConfig, FakeProvider, Trust};
 use proto_core::quic::identity::{Authority, SanAuthority};
 use proto_core::quic::quiche::{PemIdentity, QuicheProvider};
 use proto_core::quic::testing::TestPki;
-use proto_core::quic::{ALPN_SESSION, Provider};
+use proto_core::quic::{ALPN_SESSION, ALPN_V1, Provider};
 use proto_core::rng::{Rng, Seed};
 use proto_core::sim::{Clock, HostId, LinkConfig, MachineHost, ManualClock, World};
 use virtual_clock::VirtualClock;
@@ -49,6 +49,8 @@ pub(crate) trait Quic: 'static {
     fn speaker(&mut self, names: &[&str]) -> Self::Provider;
     /// The same, and it has sessions.
     fn partner(&mut self, names: &[&str]) -> Self::Provider;
+    /// A connector that has sessions, and lets v1 agents come directly.
+    fn publisher(&mut self, names: &[&str]) -> Self::Provider;
     /// Several clients that share one certificate: one process, started again and again.
     fn same_client(&mut self, names: &[&str], count: usize) -> Vec<Self::Provider>;
     /// The same for two that speak v2.
@@ -142,6 +144,13 @@ impl Quic for FakeQuic {
         FakeProvider::new(config, self.rng.fork())
     }
 
+    fn publisher(&mut self, names: &[&str]) -> FakeProvider {
+        let certificate = self.certificate(names);
+        let mut config = self.config_of(certificate, BOTH);
+        config.session_alpn = vec![ALPN_SESSION.to_vec(), ALPN_V1.to_vec()];
+        FakeProvider::new(config, self.rng.fork())
+    }
+
     fn same_client(&mut self, names: &[&str], count: usize) -> Vec<FakeProvider> {
         let certificate = self.certificate(names);
         (0..count)
@@ -191,6 +200,13 @@ impl Quic for RealQuic {
         let mut config = self.0.config(false, names);
         config.alpn = BOTH.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_alpn = vec![ALPN_SESSION.to_vec()];
+        QuicheProvider::new(&config).unwrap()
+    }
+
+    fn publisher(&mut self, names: &[&str]) -> QuicheProvider {
+        let mut config = self.0.config(false, names);
+        config.alpn = BOTH.iter().map(|protocol| protocol.to_vec()).collect();
+        config.session_alpn = vec![ALPN_SESSION.to_vec(), ALPN_V1.to_vec()];
         QuicheProvider::new(&config).unwrap()
     }
 
