@@ -51,7 +51,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let settings = args::load(&config::SCHEMA, DEFAULT_PATH, args.flags())?;
     let config = Config::read(&settings)?;
     config.common.start_logging(&settings, &config::SCHEMA);
-    let tls = tls::load(&settings, End::Client, config.common.insecure_dev)?;
+    let tls = tls::load(&settings, End::Connector, config.common.insecure_dev)?;
     if args.common.check {
         exit::say(&format!("{NAME}: the configuration is good"));
         return Ok(());

@@ -12,6 +12,7 @@ use proto_core::link::LinkStats;
 use proto_core::netstack::NetstackStats;
 use proto_core::quic::PoolStats;
 use proto_core::session::SessionStats;
+use proto_core::v1peer::V1PeerStats;
 use runtime_io::{BackendStats, ShellStats};
 
 use crate::Machine;
@@ -27,6 +28,8 @@ pub(crate) struct ConnectorSnapshot {
     connected: bool,
     sessions: SessionStats,
     session_counts: SessionCounts,
+    v1: V1PeerStats,
+    v1_agents: usize,
 }
 
 impl ConnectorSnapshot {
@@ -63,6 +66,8 @@ impl Snapshot for ConnectorSnapshot {
             connected: machine.is_connected(),
             sessions: machine.session_stats(),
             session_counts: machine.sessions(),
+            v1: machine.v1_stats(),
+            v1_agents: machine.v1_agents(),
         }
     }
 
@@ -85,6 +90,8 @@ impl Snapshot for ConnectorSnapshot {
             connected: _,
             sessions,
             session_counts,
+            v1,
+            v1_agents,
         } = self;
         let registered = services.iter().filter(|service| service.registered);
         text.gauge("ztna_services", "Services configured.", services.len() as u64);
@@ -125,6 +132,16 @@ impl Snapshot for ConnectorSnapshot {
             ],
         );
         text.sessions(sessions);
+        text.gauge(
+            "ztna_connector_v1_agents",
+            "v1 agents that are connected directly now.",
+            *v1_agents as u64,
+        );
+        text.by_result(
+            "ztna_connector_v1_total",
+            "Direct paths of v1 agents, by result.",
+            &v1_results(v1),
+        );
         text.by_reason(
             "ztna_connector_backend_refused_total",
             "Backend flows that could not be opened, by reason.",
@@ -214,6 +231,33 @@ fn flows(netstack: &NetstackStats, text: &mut Exposition) {
         "ICMP echo requests answered.",
         netstack.echoes,
     );
+}
+
+/// Exhaustive, so that a new counter cannot be forgotten.
+fn v1_results(stats: &V1PeerStats) -> [(&'static str, u64); 8] {
+    let V1PeerStats {
+        answered,
+        refused,
+        met,
+        admitted,
+        rejected,
+        requests_sent,
+        answers_sent,
+        unanswered,
+        // Told with what else comes beside QUIC and is dropped.
+        unnamed: _,
+        malformed: _,
+    } = *stats;
+    [
+        ("offer_answered", answered),
+        ("offer_refused", refused),
+        ("met", met),
+        ("admitted", admitted),
+        ("rejected", rejected),
+        ("request_sent", requests_sent),
+        ("request_answered", answers_sent),
+        ("request_unanswered", unanswered),
+    ]
 }
 
 /// Which services are published, and which backends take sessions.

@@ -28,6 +28,8 @@ pub enum End {
     Server,
     /// It connects: it needs a certificate to be let in.
     Client,
+    /// The same, and agents connect to it.
+    Connector,
 }
 
 /// TLS, ready to use.
@@ -57,6 +59,8 @@ pub fn load(settings: &Settings, end: End, insecure_dev: bool) -> Result<Tls, Se
         session_alpn: match end {
             End::Server => Vec::new(),
             End::Client => vec![ALPN_SESSION.to_vec()],
+            // v1 agents that look for a direct path speak to connectors what they speak to the intermediate.
+            End::Connector => vec![ALPN_SESSION.to_vec(), ALPN_V1.to_vec()],
         },
         identity,
         trusted,
@@ -67,7 +71,7 @@ pub fn load(settings: &Settings, end: End, insecure_dev: bool) -> Result<Tls, Se
         },
         groups: match end {
             End::Server => SERVER_GROUPS,
-            End::Client => CLIENT_GROUPS,
+            End::Client | End::Connector => CLIENT_GROUPS,
         },
         idle_timeout: IDLE_TIMEOUT,
         max_udp_payload: MAX_UDP_PAYLOAD,
@@ -87,7 +91,7 @@ fn identity(settings: &Settings, end: End, insecure_dev: bool) -> Result<Option<
             key: read_private(&key, &key.path()?)?,
         })),
         (None, None) if insecure_dev => match end {
-            End::Client => Ok(None),
+            End::Client | End::Connector => Ok(None),
             End::Server => {
                 log::warn!("no cert_path: using a certificate made for this run, which nobody can verify");
                 let made = pki::ephemeral()
@@ -109,7 +113,9 @@ fn identity(settings: &Settings, end: End, insecure_dev: bool) -> Result<Option<
 fn missing_ca(settings: &Settings, end: End) -> SettingsError {
     let what = match end {
         End::Server => "the CA that signs the clients' certificates (`ztna pki init` makes one)",
-        End::Client => "the CA that signs the intermediate's certificate (`ztna pki init` makes one)",
+        End::Client | End::Connector => {
+            "the CA that signs the intermediate's certificate (`ztna pki init` makes one)"
+        }
     };
     settings.missing("ca_cert", what)
 }

@@ -185,7 +185,11 @@ impl<Q: Provider> Connector<Q> {
 
     /// Counters of the connector itself.
     pub fn stats(&self) -> ConnectorStats {
-        self.stats
+        let v1 = self.v1_stats();
+        ConnectorStats {
+            beside: v1.unnamed + v1.malformed,
+            ..self.stats
+        }
     }
 
     /// Counters of its netstack.

@@ -12,6 +12,8 @@ fn every_series_and_every_reason_is_documented() {
         connected: true,
         sessions: SessionStats::default(),
         session_counts: SessionCounts::default(),
+        v1: V1PeerStats::default(),
+        v1_agents: 0,
         services: Vec::new(),
     };
     let mut text = Exposition::default();
