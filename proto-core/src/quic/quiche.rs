@@ -102,9 +102,10 @@ impl QuicheProvider {
     /// # Errors
     /// Names the part of the configuration that cannot be used.
     pub fn new(config: &QuicheConfig) -> Result<Self, ConfigError> {
-        let session = (!config.session_alpn.is_empty()).then(|| transport(config, &config.session_alpn));
+        let session =
+            (!config.session_alpn.is_empty()).then(|| transport(config, &config.session_alpn, true));
         Ok(Self {
-            control: transport(config, &config.alpn)?,
+            control: transport(config, &config.alpn, false)?,
             session: session.transpose()?,
             send_queue: config.send_queue,
             max_udp_payload: config.max_udp_payload,
@@ -126,8 +127,8 @@ impl QuicheProvider {
 }
 
 /// The settings of connections that speak these application protocols.
-fn transport(config: &QuicheConfig, alpn: &[Vec<u8>]) -> Result<quiche::Config, ConfigError> {
-    let tls = tls_context(config)?;
+fn transport(config: &QuicheConfig, alpn: &[Vec<u8>], sessions: bool) -> Result<quiche::Config, ConfigError> {
+    let tls = tls_context(config, sessions)?;
     let mut quic = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls)
         .map_err(|_| ConfigError::Tls)?;
     let protocols: Vec<&[u8]> = alpn.iter().map(Vec::as_slice).collect();

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 
 use super::quiche::{CLIENT_GROUPS, PemIdentity, QuicheConfig, QuicheProvider, SERVER_GROUPS, Verify};
 use crate::config::limits::MAX_UDP_PAYLOAD;
@@ -39,7 +42,8 @@ impl TestPki {
         self.pem.clone().into_bytes()
     }
 
-    /// A certificate for these DNS names and addresses.
+    /// A certificate for these DNS names and addresses, as `ztna pki issue` makes them: of agents and connectors for clients
+    /// only, of others for servers only.
     ///
     /// # Panics
     /// If a name cannot stand in a certificate.
@@ -52,6 +56,12 @@ impl TestPki {
                 Err(_) => SanType::DnsName((*name).try_into().expect("a DNS name")),
             })
             .collect();
+        let is_client = |name: &&str| name.starts_with("agent.") || name.starts_with("connector.");
+        params.extended_key_usages = vec![if names.iter().any(is_client) {
+            ExtendedKeyUsagePurpose::ClientAuth
+        } else {
+            ExtendedKeyUsagePurpose::ServerAuth
+        }];
         let key = KeyPair::generate().expect("entropy");
         let certificate = params.signed_by(&key, &self.issuer).expect("a valid certificate");
         PemIdentity {

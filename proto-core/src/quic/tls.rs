@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use boring::pkey::PKey;
 use boring::ssl::{SslContextBuilder, SslMethod, SslVerifyMode};
-use boring::x509::X509;
+use boring::x509::{X509, X509StoreContextRef, X509VerifyError};
 
 /// TLS and transport of a [`QuicheProvider`](super::quiche::QuicheProvider).
 #[derive(Clone)]
@@ -103,8 +103,8 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The context of all connections of a provider.
-pub(super) fn tls_context(config: &QuicheConfig) -> Result<SslContextBuilder, ConfigError> {
+/// The context of a provider's connections: of sessions, or of all others.
+pub(super) fn tls_context(config: &QuicheConfig, sessions: bool) -> Result<SslContextBuilder, ConfigError> {
     let mut tls = SslContextBuilder::new(SslMethod::tls()).map_err(|_| ConfigError::Tls)?;
     tls.set_curves_list(config.groups).map_err(|_| ConfigError::Tls)?;
     if let Some(identity) = &config.identity {
@@ -132,9 +132,27 @@ pub(super) fn tls_context(config: &QuicheConfig) -> Result<SslContextBuilder, Co
                     .add_cert(&authority)
                     .map_err(|_| ConfigError::Trusted)?;
             }
-            tls.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+            let mode = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+            if sessions {
+                tls.set_verify_callback(mode, connectors_are_no_servers);
+            } else {
+                tls.set_verify(mode);
+            }
         }
         Verify::InsecureNone => tls.set_verify(SslVerifyMode::NONE),
     }
     Ok(tls)
+}
+
+/// In a session the connector is the TLS server, with the certificate of a client of the intermediate: it may be for clients
+/// only (RFC 5280 §4.2.1.12). Who the peer is, its name says (`connector.<service>.ztna`), which the roles ask for before
+/// anything else; no certificate has that name by accident.
+fn connectors_are_no_servers(good: bool, chain: &mut X509StoreContextRef) -> bool {
+    let of_leaf = chain.error_depth() == 0;
+    let usage = chain.verify_result() == Err(X509VerifyError::INVALID_PURPOSE);
+    if !good && of_leaf && usage {
+        chain.set_error(Ok(()));
+        return true;
+    }
+    good
 }

@@ -15,14 +15,25 @@ struct Two {
 
 impl Two {
     fn new() -> Self {
+        let two = Self::begin(Purpose::Control, "relay.test");
+        assert_eq!(two.server.state(), State::Established);
+        two
+    }
+
+    fn begin(purpose: Purpose, name: &str) -> Self {
         let clock = VirtualClock::start();
         let pki = TestPki::new();
+        let provider = |server, names: &[&str]| {
+            let mut config = pki.config(server, names);
+            config.session_alpn = vec![b"ztna-e2e-v2".to_vec()];
+            QuicheProvider::new(&config).unwrap()
+        };
         let (local, remote) = ("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap());
         let connect = Connect {
-            server_name: Some("relay.test"),
+            server_name: (purpose == Purpose::Control).then_some(name),
             scid: Cid::new(b"client-1").unwrap(),
             path: FourTuple { local, remote },
-            purpose: Purpose::Control,
+            purpose,
         };
         let accept = Accept {
             scid: Cid::new(b"server-1").unwrap(),
@@ -32,21 +43,18 @@ impl Two {
                 local: remote,
                 remote: local,
             },
-            purpose: Purpose::Control,
+            purpose,
         };
-        let mut connector = pki.provider(false, &["agent.echo.ztna"]);
-        let client = connector.connect(connect, clock.now()).unwrap();
-        let server = pki
-            .provider(true, &["relay.test"])
-            .accept(accept, clock.now())
+        let client = provider(false, &["agent.echo.ztna"])
+            .connect(connect, clock.now())
             .unwrap();
+        let server = provider(true, &[name]).accept(accept, clock.now()).unwrap();
         let mut two = Self {
             clock,
             client,
             server,
         };
         two.settle();
-        assert_eq!(two.server.state(), State::Established);
         two
     }
 
@@ -164,4 +172,15 @@ fn other_streams_are_dropped_counted_and_hold_nobody_up() {
     two.settle();
     assert_eq!(two.server.discard_streams(), 11);
     assert_eq!(two.client.connection.stream_send(16, b"fifth", false).ok(), None);
+}
+
+#[test]
+fn a_connector_with_a_certificate_for_clients_serves_sessions_and_nothing_else() {
+    for purpose in [Purpose::Session, Purpose::Carried] {
+        let two = Two::begin(purpose, "connector.echo.ztna");
+        assert_eq!(two.client.state(), State::Established, "{purpose:?}");
+        assert_eq!(two.server.state(), State::Established, "{purpose:?}");
+    }
+    let two = Two::begin(Purpose::Control, "connector.echo.ztna");
+    assert_ne!(two.client.state(), State::Established);
 }
