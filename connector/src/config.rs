@@ -111,7 +111,7 @@ pub struct Config {
     pub services: Vec<ConnectorService>,
     /// The local UDP port; 0 for any.
     pub port: u16,
-    /// Whether direct connections are wished for.
+    /// Whether agents may come directly.
     pub p2p: bool,
     /// What decides how fast TCP towards agents goes.
     pub congestion: Algorithm,
@@ -142,11 +142,15 @@ impl Config {
                 "write {\"port\": 4434}",
             ));
         }
-        let p2p = settings.or("p2p.enabled", section.is_some(), |input| input.switch())?;
+        let p2p = settings.or("p2p.enabled", true, |input| input.switch())?;
         // Kept for direct connections; a slip in them should not wait until then.
         settings.optional("p2p.cert", |input| input.path())?;
         settings.optional("p2p.key", |input| input.path())?;
-        let default_port = if p2p { DEFAULT_P2P_PORT } else { 0 };
+        let default_port = if p2p && section.is_some() {
+            DEFAULT_P2P_PORT
+        } else {
+            0
+        };
         Ok(Self {
             port: settings.or("p2p.port", default_port, |input| input.port())?,
             congestion: congestion::read(settings)?,

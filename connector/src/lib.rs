@@ -56,20 +56,20 @@ fn run(args: &Args) -> Result<(), Failure> {
         exit::say(&format!("{NAME}: the configuration is good"));
         return Ok(());
     }
-    if config.p2p {
-        log::info!("direct connections are not built yet: of p2p, only the port is used");
-    }
     let listener = station::listen(&config.common)?;
     let udp = client::bind(config.common.bind, config.port)?;
     let local = udp.local_addr();
     let resolving = Resolving::start(&config.server.endpoint);
     let addresses = client::reachable(resolving.addresses.clone(), local);
-    let machine = Machine::new(
+    let mut machine = Machine::new(
         config.machine(addresses, local),
         tls.provider,
         &runtime_io::seed()?,
         Instant::now(),
     );
+    if !config.p2p {
+        machine.refuse_direct();
+    }
     let count = config.services.len();
     let file = settings.file_name().map(PathBuf::from);
     let common = config.common.clone();

@@ -141,6 +141,8 @@ stories! {
         strangers_beside_quic_are_not_answered
         an_agent_of_another_service_is_sent_away
         a_direct_connection_that_ends_leaves_nothing
+        a_connector_of_a_v1_intermediate_is_reached_as_well
+        a_connector_that_lets_nobody_come_directly_has_nobody_come
         a_connector_without_sessions_says_so;
     signals:
         an_offer_is_answered_and_both_begin

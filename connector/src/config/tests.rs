@@ -84,7 +84,7 @@ fn an_existing_file_is_read() {
 #[test]
 fn a_file_without_extras_gets_the_defaults() {
     let config = with_service("plain", r#"{"id": "db", "backend": "localhost:5432"}"#).unwrap();
-    assert_eq!((config.port, config.p2p), (0, false));
+    assert_eq!((config.port, config.p2p), (0, true));
     let [service] = &config.services[..] else {
         panic!("one service")
     };

@@ -57,6 +57,8 @@ pub(super) struct Guests {
     waiting: VecDeque<LaneId>,
     /// Whose offer is next on the shared link.
     announced: Option<(u64, Fingerprint)>,
+    /// No agent may come directly, of whatever version.
+    refuses: bool,
 }
 
 impl Guests {
@@ -68,6 +70,7 @@ impl Guests {
             active: VecDeque::new(),
             waiting: VecDeque::new(),
             announced: None,
+            refuses: false,
         }
     }
 
@@ -111,6 +114,16 @@ impl<Q: Provider> Connector<Q> {
         self.guests.peers.len().0
     }
 
+    /// Lets no agent come directly: everything goes through the intermediate.
+    pub fn refuse_direct(&mut self) {
+        self.guests.refuses = true;
+    }
+
+    /// Whether agents may come directly.
+    pub(super) fn takes_direct(&self) -> bool {
+        !self.guests.refuses && self.takes_sessions()
+    }
+
     /// Takes what a link has heard of v1 agents.
     pub(super) fn on_signal(&mut self, link: u32, news: LinkNews, now: Instant) {
         match news {
@@ -124,9 +137,10 @@ impl<Q: Provider> Connector<Q> {
                 let agent = announced.filter(|(announced, _)| *announced == session);
                 let index = self.service_named(&service);
                 let published = index.and_then(|index| self.services.get(usize::from(index.0))?.as_ref());
-                let own = match self.takes_sessions() {
-                    true => own_candidates(&self.surroundings(link)),
-                    false => Vec::new(),
+                let own = if self.takes_direct() {
+                    own_candidates(&self.surroundings(link))
+                } else {
+                    Vec::new()
                 };
                 let offered = Offered {
                     service: index.zip(published.map(|published| &published.id)),

@@ -162,7 +162,11 @@ impl<Q: Provider> Connector<Q> {
     /// Tells the addresses of this host's interfaces. A peer on the same network finds it by them.
     pub fn set_interfaces(&mut self, interfaces: &[Interface]) {
         let port = self.sessions.around.local.port();
-        let hosts = host_candidates(interfaces, port, |_| false);
+        let hosts = if self.takes_direct() {
+            host_candidates(interfaces, port, |_| false)
+        } else {
+            Vec::new()
+        };
         if self.sessions.around.hosts != hosts {
             self.sessions.around.hosts = hosts;
             self.tell_candidates();
@@ -216,7 +220,7 @@ impl<Q: Provider> Connector<Q> {
                     }
                 }
                 LinkNews::Observed(address) => {
-                    self.sessions.around.observed = Some(address);
+                    self.sessions.around.observed = self.takes_direct().then_some(address);
                     self.tell_candidates();
                 }
                 LinkNews::ChannelOpened { channel, .. } => self.on_channel(channel, now),
@@ -417,7 +421,11 @@ impl<Q: Provider> Connector<Q> {
         let Ok(number) = claimed_session(payload) else {
             return false;
         };
-        let at = self.sessions.table.by_number(number);
+        let at = self
+            .sessions
+            .table
+            .by_number(number)
+            .filter(|_| self.takes_direct());
         let entry = at.and_then(|at| self.sessions.table.get_mut(at));
         let genuine = entry.is_some_and(|entry| entry.session.handle_check(payload, path, now));
         match at.filter(|_| genuine) {

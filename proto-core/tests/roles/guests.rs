@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use proto_core::agent::ServicePath;
 use proto_core::connector::Connector;
 use proto_core::quic::CloseReason;
 use proto_core::quic::identity::SanAuthority;
@@ -13,7 +14,7 @@ use proto_core::wire::v1::RawMessage;
 
 use crate::people::{ConnectorHost, Service, connector_config};
 use crate::raw::FORGOTTEN;
-use crate::setup::{DELAY, Quic, RawHost, Scene, routed, udp};
+use crate::setup::{DELAY, Quic, RawHost, Scene, V1, routed, udp};
 
 const ECHO: &[Service<'static>] = &[("echo", "10.100.0.1"), ("other", "10.100.0.2")];
 const INNER: &str = "10.9.0.1:5000";
@@ -251,6 +252,53 @@ pub(crate) fn a_direct_connection_that_ends_leaves_nothing<Q: Quic>(quic: Q) {
     let machine = &scene.world[connector].machine;
     assert_eq!(machine.v1_agents(), 0);
     assert_eq!(machine.v1_meetings(), 0);
+}
+
+/// A v1 intermediate has one connection for each service, its signalling on streams of its own, and no word for whose an offer is.
+pub(crate) fn a_connector_of_a_v1_intermediate_is_reached_as_well<Q: Quic>(quic: Q) {
+    let mut scene = Scene::new(quic);
+    scene.restart_relay_as(V1, None);
+    let connector = connector(&mut scene, true);
+    scene.world.run_for(Duration::from_secs(1));
+    let agent = scene.registered("agent", AGENT, 0x10, "echo");
+    scene.send(agent, &[&routed("echo", &udp(INNER, SERVICE, b"first"))]);
+    scene.world.run_for(10 * DELAY);
+    offer(&mut scene, agent, 5, &[AGENT]);
+    let heard = scene.world[agent].machine.signalled.clone();
+    assert!(
+        matches!(heard[..], [SignalingMessage::StartPunching { session: 5, .. }]),
+        "{heard:?}"
+    );
+    go_direct(&mut scene, agent);
+    assert_eq!(scene.world[connector].machine.v1_agents(), 1);
+    send_direct(&mut scene, agent, &udp(INNER, SERVICE, b"second"));
+    let answers = [b"first".as_slice(), b"second"].map(|text| udp(SERVICE, INNER, text));
+    assert_eq!(scene.received(agent), answers);
+}
+
+pub(crate) fn a_connector_that_lets_nobody_come_directly_has_nobody_come<Q: Quic>(quic: Q) {
+    let mut scene = Scene::new(quic);
+    let connector = connector(&mut scene, true);
+    scene
+        .world
+        .with(connector, |host, _| host.machine.refuse_direct());
+    let v2 = crate::sessions::new_agent(&mut scene, SECOND, &["agent.*.ztna"]);
+    let v2 = scene.world.add("v2", SECOND, v2);
+    scene.await_agent(v2, Duration::from_secs(5));
+    for _ in 0..5 {
+        assert_eq!(
+            scene.ask(v2, INNER, SERVICE, b"hello"),
+            [udp(SERVICE, INNER, b"hello")]
+        );
+        scene.world.run_for(Duration::from_secs(2));
+    }
+    assert_eq!(crate::sessions::path::<Q>(&scene.world, v2), ServicePath::Relayed);
+    let agent = scene.registered("agent", AGENT, 0x10, "echo");
+    offer(&mut scene, agent, 5, &[AGENT]);
+    assert!(matches!(
+        scene.world[agent].machine.signalled[..],
+        [SignalingMessage::Error { .. }]
+    ));
 }
 
 pub(crate) fn a_connector_without_sessions_says_so<Q: Quic>(quic: Q) {
