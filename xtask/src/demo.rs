@@ -2,6 +2,7 @@
 //!
 //! With root it shows everything, in namespaces; without, it says so and shows what loopback can.
 
+mod direct;
 mod loopback;
 mod rootless;
 mod stage;
@@ -51,12 +52,15 @@ pub(crate) fn main(args: &mut Args) -> Result<ExitCode> {
         let scratch = Scratch::new("demo", false)?;
         let programs = Programs::new(&folder, runtime, false, &scratch)?;
         programs.check()?;
+        let for_two = programs.clone();
         let world = show.step(
             "three namespaces: device, public network, private network",
             |_| World::bare(programs, 2, scratch),
         );
         if let Some(mut world) = world {
             steps::play(&mut show, &mut world);
+            // Here, because the instruments are in the files of this world.
+            direct::play(&mut show, &for_two);
         }
     }
     show.check(

@@ -30,7 +30,7 @@ cargo xtask test  [--quick] [--only STAGE]          every check and every test t
 cargo xtask demo                                    the product at work: device, public network, private network
 cargo xtask netlab test [--runtime mio|tokio] [--only TEXT] [--keep] [--debug]   tier 4 alone
 cargo xtask netlab matrix [--runtime mio|tokio]         transfers over every kind of bad wire (minutes)
-cargo xtask netlab nat [--cells A:B,… | --all] [--runs N] [--gaps N] [--json] [--runtime mio|tokio]   every NAT against every NAT
+cargo xtask netlab nat [--cells A:B,… | --all] [--runs N] [--gaps N] [--wire WORDS] [--json] [--runtime mio|tokio]   every NAT against every NAT
 cargo xtask bench [--quick] [--runtime mio|tokio]   the relay and the whole path measured, beside a plain forwarder (root)
 cargo xtask bench tcp [--quick] [--only PART] [--wire WORDS] [--congestion NAME]   TCP beside boringtun-cli and plain TCP (root)
 cargo xtask netlab clean                            remove what a killed run left behind

@@ -156,6 +156,12 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         );
         tally += group.run(runtime, &clients::tests());
         let group = Group::new(
+            &format!("cells-{runtime}"),
+            options,
+            |programs: Programs, scratch| nat::Cells::with(programs, scratch, options.keep),
+        );
+        tally += group.run(runtime, nat::TESTS);
+        let group = Group::new(
             &format!("crowd-{runtime}"),
             options,
             |programs: Programs, scratch| {

@@ -24,9 +24,6 @@ use super::scratch::Scratch;
 use super::site::INTERMEDIATE;
 use super::world::{PATIENCE, claims};
 
-/// The delay of each of the three lines, in milliseconds and one way.
-const DELAY: u8 = 5;
-
 /// The limit below which an echo was direct in both directions: 20 ms there and back, and 30 if one of them used the relay.
 const QUICK: &str = "30";
 
@@ -52,11 +49,12 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Builds it with these kinds of translators and starts all but the agent.
-    pub(crate) fn new(a: Nat, b: Nat, programs: &Programs, scratch: Scratch) -> Result<Self> {
+    /// Builds it with these kinds of translators and starts all but the agent; `more` says what the lines do beside taking
+    /// their time (`crate::tool::wire`).
+    pub(crate) fn new(a: Nat, b: Nat, more: &str, programs: &Programs, scratch: Scratch) -> Result<Self> {
         let folder = scratch.path();
         let mut neighbourhood = Neighbourhood::new(a, b, programs, folder)?;
-        neighbourhood.delay(DELAY)?;
+        neighbourhood.lengthen(more)?;
         let pki = folder.join("pki");
         programs.make_authority(&pki)?;
         let server = ["--server".to_owned(), INTERMEDIATE.to_string()];

@@ -26,6 +26,9 @@ use super::programs::Programs;
 use super::site::INTERMEDIATE;
 use super::wire::Wire;
 
+/// The delay of each of the three lines, in milliseconds and one way: every round trip between two of the three is 20 ms.
+const DELAY: u8 = 5;
+
 /// The relay's second address.
 pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The address of the internet's own router.
@@ -175,14 +178,21 @@ impl Neighbourhood {
         })
     }
 
-    /// Gives each of the three lines a delay, in milliseconds and one way: 5 makes every round trip between two of the
-    /// three 20 ms.
-    pub(crate) fn delay(&mut self, millis: u8) -> Result<()> {
-        let conditions = format!("delay={millis}").parse()?;
+    /// Gives each of the three lines [`DELAY`], and whatever else a wire can do to packets (`crate::tool::wire`).
+    pub(crate) fn lengthen(&mut self, more: &str) -> Result<()> {
+        let conditions = format!("delay={DELAY} {more}").parse()?;
         for wire in [&mut self.wire, &mut self.a.wire, &mut self.b.wire] {
             wire.set(&conditions)?;
         }
         Ok(())
+    }
+
+    /// One of its sides.
+    pub(crate) fn side(&self, which: Which) -> &Side {
+        match which {
+            Which::A => &self.a,
+            Which::B => &self.b,
+        }
     }
 
     /// Drops what `from` sends to the other side without the relay; the ways to the relay stay.

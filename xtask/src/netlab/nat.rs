@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use super::Options;
+use super::{Ground, Options, Test};
 use crate::args::Args;
 use crate::lab::behind::Stage;
 use crate::lab::nat::{Nat, can_meet};
@@ -98,6 +98,7 @@ pub(super) fn main(args: &mut Args) -> Result<ExitCode> {
     }
     let runs = args.value("--runs")?.unwrap_or(20);
     let gaps = args.value("--gaps")?.unwrap_or(50);
+    let lines: Option<String> = args.value("--wire")?;
     let as_json = args.flag("--json");
     let runtime = args.value("--runtime")?.unwrap_or(Runtime::Mio);
     let mut options = Options::all();
@@ -115,7 +116,8 @@ pub(super) fn main(args: &mut Args) -> Result<ExitCode> {
     }
     leftovers::clean_when_interrupted()?;
     leftovers::clean();
-    let ground = Cells::new(&options, runtime)?;
+    let mut ground = Cells::new(&options, runtime)?;
+    ground.lines = lines.unwrap_or_default();
     if !as_json {
         println!("{}", Findings::head());
     }
@@ -153,6 +155,19 @@ pub(super) struct Cells {
     programs: Programs,
     scratch: Scratch,
     keep: bool,
+    /// What the lines do beside taking their time.
+    lines: String,
+    notes: Vec<String>,
+}
+
+impl Ground for Cells {
+    fn last_words(&self) -> String {
+        String::new()
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
 }
 
 impl Cells {
@@ -172,6 +187,8 @@ impl Cells {
             programs,
             scratch,
             keep,
+            lines: String::new(),
+            notes: Vec::new(),
         })
     }
 
@@ -184,10 +201,15 @@ impl Cells {
         findings
     }
 
-    fn watch(&self, cell: Cell, runs: u32, gaps: u32, findings: &mut Findings) -> Result<()> {
+    fn stage(&self, cell: Cell) -> Result<Stage> {
         let folder = self.scratch.path().file_name().unwrap_or_default();
         let name = format!("{}-{}-{}", folder.display(), cell.a, cell.b);
-        let mut stage = Stage::new(cell.a, cell.b, &self.programs, Scratch::new(&name, self.keep)?)?;
+        let scratch = Scratch::new(&name, self.keep)?;
+        Stage::new(cell.a, cell.b, &self.lines, &self.programs, scratch)
+    }
+
+    fn watch(&self, cell: Cell, runs: u32, gaps: u32, findings: &mut Findings) -> Result<()> {
+        let mut stage = self.stage(cell)?;
         let outcome = (|| {
             for _ in 0..runs {
                 findings.runs.push(stage.run()?);
@@ -199,4 +221,63 @@ impl Cells {
         })();
         outcome.map_err(|error: anyhow::Error| anyhow::anyhow!("{error:#}{}", stage.last_words()))
     }
+}
+
+/// The dozen with few runs, as tests: ways must be right, times are printed.
+pub(super) const TESTS: &[Test<Cells>] = &[
+    ("open_and_open", |cells| hold(cells, 0)),
+    ("port_restricted_and_open", |cells| hold(cells, 1)),
+    ("symmetric_and_full_cone", |cells| hold(cells, 2)),
+    ("full_cone_and_cgnat_symmetric", |cells| hold(cells, 3)),
+    ("address_restricted_and_symmetric", |cells| hold(cells, 4)),
+    ("address_dependent_and_address_restricted", |cells| hold(cells, 5)),
+    ("port_restricted_and_port_restricted", |cells| hold(cells, 6)),
+    ("linux_and_linux", |cells| hold(cells, 7)),
+    ("cgnat_and_linux_guarded", |cells| hold(cells, 8)),
+    ("short_mappings_and_linux", |cells| hold(cells, 9)),
+    ("linux_and_symmetric", |cells| hold(cells, 10)),
+    ("sequential_and_port_restricted", |cells| hold(cells, 11)),
+    ("lines_that_lose_5_percent", losses),
+    ("a_home_router_starts_again", |cells| {
+        restart(cells, Nat::PortRestricted, Nat::PortRestricted)
+    }),
+    ("a_home_router_starts_again_and_has_other_ports", |cells| {
+        restart(cells, Nat::Symmetric, Nat::Symmetric)
+    }),
+];
+
+/// How often in a test.
+const FEW_RUNS: u32 = 2;
+const FEW_GAPS: u32 = 1;
+
+fn hold(cells: &mut Cells, which: usize) -> Result<()> {
+    let cell = DOZEN.get(which).copied().context("there is no such cell")?;
+    let findings = cells.findings(cell, FEW_RUNS, FEW_GAPS);
+    cells.notes.push(Findings::head());
+    cells.notes.push(findings.line());
+    let wrong = findings.wrong_ways();
+    let last_words = findings.last_words().unwrap_or_default();
+    ensure!(wrong.is_empty(), "{}\n{last_words}", wrong.join("; "));
+    Ok(())
+}
+
+/// What is lost is sent again, in the search for a way too.
+fn losses(cells: &mut Cells) -> Result<()> {
+    cells.lines = "loss=5 seed=31".to_owned();
+    let held = hold(cells, 6);
+    cells.lines.clear();
+    held
+}
+
+/// Either side's router forgets every mapping while packets flow, and they flow again.
+fn restart(cells: &mut Cells, a: Nat, b: Nat) -> Result<()> {
+    let mut stage = cells.stage(cell(a, b))?;
+    let outcome = stage.rebindings();
+    let gaps = outcome.map_err(|error| anyhow::anyhow!("{error:#}{}", stage.last_words()))?;
+    for (side, gap) in ["agent", "connector"].iter().zip(gaps) {
+        cells
+            .notes
+            .push(format!("the {side}'s router: nothing for {gap:.0} ms"));
+    }
+    Ok(())
 }

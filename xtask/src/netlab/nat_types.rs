@@ -190,7 +190,7 @@ fn ping(prober: &Prober, side: &Side, to: std::net::Ipv4Addr) -> Result<f64> {
 
 fn round_trips(prober: &mut Prober) -> Result<()> {
     let (mut neighbourhood, _reflector) = prober.stage(Nat::Open, Nat::Open)?;
-    neighbourhood.delay(5)?;
+    neighbourhood.lengthen("")?;
     for (what, side, to) in [
         ("a", &neighbourhood.a, INTERMEDIATE),
         ("b", &neighbourhood.b, SECOND),
@@ -207,7 +207,7 @@ fn round_trips(prober: &mut Prober) -> Result<()> {
 /// With a relay of one rule, because what is in doubt here is the instrument.
 fn pace(prober: &mut Prober) -> Result<()> {
     let (mut neighbourhood, _reflector) = prober.stage(Nat::Open, Nat::Open)?;
-    neighbourhood.delay(5)?;
+    neighbourhood.lengthen("")?;
     let (relay, b) = (&neighbourhood.relay, &neighbourhood.b);
     relay.sysctl("net.ipv4.ip_forward", "1")?;
     relay.nft(&format!(
@@ -329,7 +329,7 @@ fn pairs(prober: &mut Prober) -> Result<()> {
             continue;
         }
         let (mut neighbourhood, _reflector) = prober.stage(a, b)?;
-        neighbourhood.delay(5)?;
+        neighbourhood.lengthen("")?;
         let said = prober.meet(&neighbourhood, &["--patience", "1500"], &["--patience", "1500"])?;
         let open = said.iter().all(|line| line.starts_with("open"));
         let closed = said.iter().all(|line| line == "closed");
@@ -349,7 +349,7 @@ fn pairs(prober: &mut Prober) -> Result<()> {
 fn poisoning(prober: &mut Prober) -> Result<()> {
     const LATE: &str = "80";
     let (mut neighbourhood, _reflector) = prober.stage(Nat::Linux, Nat::Linux)?;
-    neighbourhood.delay(5)?;
+    neighbourhood.lengthen("")?;
     let late = ["--late", LATE, "--patience", "1500"];
     for round in 0..3 {
         let said = prober.meet(&neighbourhood, &["--patience", "1500"], &late)?;

@@ -172,25 +172,45 @@ impl Stage {
         Ok(standstills)
     }
 
+    /// Each side's router in turn forgets its mappings while packets flow; how long nothing came, in milliseconds.
+    pub(crate) fn rebindings(&mut self) -> Result<[f64; 2]> {
+        self.start_agent()?;
+        let mut pace = self.start_pace(FULL_PACE)?;
+        said_within(&mut pace, "first reply after ", FIRST)?.context("nothing came back")?;
+        if self.can_meet() {
+            said_within(&mut pace, "start quick after ", FIRST)?.context("the way never became direct")?;
+        }
+        let mut gaps = [0.0; 2];
+        for (which, gap) in [Which::A, Which::B].into_iter().zip(&mut gaps) {
+            sleep(HEALTHY);
+            let name = format!("rebinding{which:?}");
+            pace.say(&format!("mark {name}"))?;
+            self.neighbourhood.side(which).rebind(&self.programs)?;
+            let account = Self::until_echoes_come(&mut pace, &name)?;
+            *gap = millis(account.gap_us);
+            if self.can_meet() {
+                let name = format!("direct{which:?}");
+                pace.say(&format!("mark {name}"))?;
+                let direct = said_within(&mut pace, &format!("{name} quick after "), PATIENCE)?;
+                ensure!(
+                    direct.is_some(),
+                    "the way never became direct again after {which:?}"
+                );
+            }
+        }
+        drop(pace);
+        self.stop_agent()?;
+        Ok(gaps)
+    }
+
     fn gap(&self, pace: &mut Process, number: u32, cut: Cut) -> Result<(Gap, Account)> {
         let name = format!("cut{number}");
         pace.say(&format!("mark {name}"))?;
         for side in cut.sides() {
             self.neighbourhood.cut(*side)?;
         }
-        let started = Instant::now();
-        // Until echoes come again, however long that takes: the figure is judged, and not this.
-        let account = loop {
-            sleep(CUT);
-            let account = tell(pace, &name)?;
-            let silent = Duration::from_micros(account.gap_us);
-            if silent < CUT / 2 || silent + CUT / 2 < started.elapsed() {
-                break account;
-            }
-            if started.elapsed() > PATIENCE {
-                bail!("nothing comes any more after a cut ({}): {account:?}", cut.name());
-            }
-        };
+        let account =
+            Self::until_echoes_come(pace, &name).with_context(|| format!("after a cut ({})", cut.name()))?;
         let name = format!("healed{number}");
         pace.say(&format!("mark {name}"))?;
         self.neighbourhood.heal()?;
@@ -204,6 +224,24 @@ impl Stage {
             },
             account,
         ))
+    }
+}
+
+impl Stage {
+    /// The account, once some time has passed and echoes come (again); however long that takes: the figure is judged, not this.
+    fn until_echoes_come(pace: &mut Process, name: &str) -> Result<Account> {
+        let started = Instant::now();
+        loop {
+            sleep(CUT);
+            let account = tell(pace, name)?;
+            let silent = Duration::from_micros(account.gap_us);
+            if silent < CUT / 2 || silent + CUT / 2 < started.elapsed() {
+                return Ok(account);
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("nothing comes any more: {account:?}");
+            }
+        }
     }
 }
 
