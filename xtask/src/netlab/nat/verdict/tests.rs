@@ -39,6 +39,8 @@ fn direct_where_theory_has_a_way_and_relayed_elsewhere() {
     assert_eq!(neither.wrong(), ["1 of 1 runs had neither way"]);
     let liar = findings("linux:symmetric", vec![run(Way::Relayed, "direct", None)]);
     assert_eq!(liar.wrong(), ["an agent said direct while echoes were relayed"]);
+    let silent = findings("linux×linux", vec![run(Way::Direct, "direct", None)]);
+    assert_eq!(silent.wrong(), ["an agent did not say how long it took"]);
     let blocked = findings("open×udp-blocked", vec![run(Way::Neither, "none", None)]);
     assert_eq!(blocked.wrong(), [""; 0]);
 }
