@@ -12,14 +12,17 @@ use proto_core::id::ServiceId;
 use proto_core::local::{DatagramSocket, ListenerIndex};
 use proto_core::machine::{Tunnel, contract};
 use proto_core::netstack::NetstackLimits;
+use proto_core::punch::Interface;
+use proto_core::quic::identity::SanAuthority;
 use proto_core::rng::Seed;
 use proto_core::service::Offer;
 use proto_core::sim::{BackendsHost, EchoBackends, LocalsHost, MachineHost, Program, TunnelHost};
-use proto_core::wire::control::ControlMessage;
+use proto_core::wire::control::{Candidate, CandidateKind, ControlMessage, SignalingMessage};
 use proto_core::wire::datagram::Role;
 
+use crate::impostor::Impostor;
 use crate::locals::forward_config;
-use crate::setup::{FakeQuic, Quic, RELAY_NAME, intermediate, udp};
+use crate::setup::{FakeQuic, Quic, RELAY_NAME, V1, intermediate, udp};
 use crate::speaker::Speaker;
 
 fn agent_config(relay: &str, local: &str) -> AgentConfig {
@@ -53,6 +56,16 @@ fn connector_config(relay: &str, local: &str) -> ConnectorConfig {
         sessions: None,
         services: vec![service(b"echo", Protocol::Both), service(b"web", Protocol::Tcp)],
         limits: NetstackLimits::default(),
+    }
+}
+
+fn candidate(address: &str) -> Candidate {
+    Candidate {
+        kind: CandidateKind::Host,
+        address: address.parse().unwrap(),
+        priority: 1,
+        foundation: String::new(),
+        related: None,
     }
 }
 
@@ -149,6 +162,38 @@ proptest! {
         .with_peer(|now| MachineHost::new(intermediate(&mut FakeQuic::fixed(), Seed([1; 32]), now)))
         .with_application(act)
         .bounded(|host| host.machine.streams() + host.machine.udp_flows(), 2000)
+        .check(&contract::inputs(&bytes));
+    }
+
+    /// The intermediate, which speaks v1, names its own address and the one that junk comes from as those of agents.
+    #[test]
+    fn a_connector_keeps_the_contract_with_v1_agents(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        contract::Subject::new(|now| {
+            let mut config = connector_config("192.0.2.2:4433", "192.0.2.1:4433");
+            config.sessions = Some(SanAuthority::default());
+            let provider = FakeQuic::fixed().publisher(&["connector.echo.ztna"]);
+            let mut connector = FakeConnector::new(config, provider, &Seed([2; 32]), now);
+            let address = "192.0.2.1".parse().unwrap();
+            connector.set_interfaces(&[Interface { name: "eth0".into(), address }]);
+            BackendsHost::new(connector, EchoBackends::default())
+        })
+        .with_peer(|now| {
+            let mut impostor = Impostor::new(FakeQuic::fixed().server_of(V1), Seed([1; 32]), now);
+            for session in 0..3 {
+                impostor.greeting.push(SignalingMessage::CandidateOffer {
+                    session,
+                    service: "echo".into(),
+                    candidates: ["192.0.2.2:4433", "203.0.113.9:999"].map(candidate).into(),
+                });
+                impostor.greeting.push(SignalingMessage::StartPunching {
+                    session,
+                    start_delay_ms: 100 * session,
+                    peer_candidates: Vec::new(),
+                });
+            }
+            MachineHost::new(impostor)
+        })
+        .bounded(|host| host.machine.v1_meetings() + host.machine.v1_agents(), 300)
         .check(&contract::inputs(&bytes));
     }
 

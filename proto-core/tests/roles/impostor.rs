@@ -7,11 +7,14 @@ use proto_core::id::ConnId;
 use proto_core::machine::{Deadline, Forward, Machine, Received, Transmit};
 use proto_core::quic::{Admission, Pool, PoolConfig, PoolEvent, Provider};
 use proto_core::rng::{Rng, Seed};
+use proto_core::wire::control::SignalingMessage;
 
 #[derive(Debug)]
 pub(crate) struct Impostor<Q: Provider> {
     pool: Pool<Q>,
     clients: Vec<ConnId>,
+    /// What it says on a stream to everyone who connects.
+    pub(crate) greeting: Vec<SignalingMessage>,
 }
 
 impl<Q: Provider> Impostor<Q> {
@@ -27,6 +30,7 @@ impl<Q: Provider> Impostor<Q> {
         Self {
             pool: Pool::new(provider, config, Rng::new(&seed), now),
             clients: Vec::new(),
+            greeting: Vec::new(),
         }
     }
 
@@ -42,7 +46,12 @@ impl<Q: Provider> Impostor<Q> {
     fn process(&mut self) {
         while let Some(event) = self.pool.poll_event() {
             match event {
-                PoolEvent::Established(id) => self.clients.push(id),
+                PoolEvent::Established(id) => {
+                    self.clients.push(id);
+                    for message in &self.greeting {
+                        self.pool.send_stream(id, 1, &message.write().unwrap());
+                    }
+                }
                 PoolEvent::Readable(id) => while self.pool.poll_datagram(id).is_some() {},
                 PoolEvent::PathChanged(..) => {}
                 PoolEvent::Closed(id, _) => self.clients.retain(|client| *client != id),
