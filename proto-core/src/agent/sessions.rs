@@ -913,10 +913,8 @@ impl<Q: Provider> Agent<Q> {
             return;
         }
         entry.ask_at = Some(now + ASK_AGAIN);
-        let services = entry.services.iter().copied();
-        let registered = services
-            .filter(|service| self.link.is_registered(*service))
-            .next();
+        let mut services = entry.services.iter().copied();
+        let registered = services.find(|service| self.link.is_registered(*service));
         let name = registered.and_then(|service| {
             let known = self.services.get(usize::from(service.0))?;
             Some((service, known.id.clone()))
