@@ -7,9 +7,9 @@ use program::args::{self, Common, CommonArgs};
 use program::endpoint::IntermediateServer;
 use program::services::{self, Service};
 use program::settings::{Flags, Input, Schema, Settings, SettingsError};
+use proto_core::config::SessionConfig;
 use proto_core::config::limits::MAX_UDP_PAYLOAD;
 use proto_core::config::{AgentConfig, AgentService, IntermediateEndpoint, TunnelLimits};
-use proto_core::quic::identity::SanAuthority;
 
 /// Where the configuration is, if nothing else is said.
 pub(crate) const DEFAULT_PATH: &str = "/etc/ztna/agent.json";
@@ -49,6 +49,7 @@ pub const SCHEMA: Schema = Schema::new(
             "intermediate_server.server_name",
             "intermediate_server",
             "mtu",
+            "paths",
             "services[].id",
             "services[].virtualIp",
             "services[].virtual_ip",
@@ -164,7 +165,7 @@ pub struct Config {
     /// What every program has.
     pub common: Common,
     /// What the other end of a session has to show; `None` has no sessions.
-    pub sessions: Option<SanAuthority>,
+    pub sessions: Option<SessionConfig>,
     /// The intermediate.
     pub server: IntermediateServer,
     /// The services, each with at least one address.
@@ -202,7 +203,7 @@ impl Config {
         let dns = dns(settings, &tunnel_addresses, &services)?;
         let mtu = mtu(settings, &services, has_v6)?;
         Ok(Self {
-            sessions: program::client::sessions(settings, &common),
+            sessions: program::client::sessions(settings, &common)?,
             common,
             server,
             services: services

@@ -18,10 +18,10 @@ use program::congestion;
 use program::endpoint::IntermediateServer;
 use program::services::{self, Service};
 use program::settings::{Flags, Settings, SettingsError};
+use proto_core::config::SessionConfig;
 use proto_core::config::{AgentConfig, AgentService, IntermediateEndpoint, TunnelLimits};
 use proto_core::forward::internal_address;
 use proto_core::id::{ServiceId, ServiceIndex};
-use proto_core::quic::identity::SanAuthority;
 use proto_core::tcp::Algorithm;
 
 use crate::config::{DEFAULT_PATH, SCHEMA, tunnel_addresses};
@@ -84,7 +84,7 @@ impl RootlessArgs {
 /// The settings, parsed.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    pub(crate) sessions: Option<SanAuthority>,
+    pub(crate) sessions: Option<SessionConfig>,
     pub(crate) common: Common,
     pub(crate) server: IntermediateServer,
     /// Services with the addresses that are configured for them, if any.
@@ -105,7 +105,7 @@ impl Config {
             None => Vec::new(),
         };
         let mut config = Self {
-            sessions: program::client::sessions(settings, &common),
+            sessions: program::client::sessions(settings, &common)?,
             common,
             server,
             services: listed.into_iter().map(of_file).collect(),

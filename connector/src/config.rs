@@ -9,9 +9,9 @@ use program::congestion;
 use program::endpoint::IntermediateServer;
 use program::services::{self, Service};
 use program::settings::{Flags, Schema, Settings, SettingsError};
+use proto_core::config::SessionConfig;
 use proto_core::config::{ConnectorConfig, ConnectorService, IntermediateEndpoint};
 use proto_core::netstack::NetstackLimits;
-use proto_core::quic::identity::SanAuthority;
 use proto_core::tcp::Algorithm;
 
 /// The port of `/healthz` and `/metrics`, if none is given.
@@ -34,6 +34,7 @@ pub const SCHEMA: Schema = Schema::new(
             "p2p.enabled",
             "p2p.key",
             "p2p.port",
+            "paths",
             "services[].allow",
             "services[].backend",
             "services[].backends",
@@ -104,7 +105,7 @@ pub struct Config {
     /// What every program has.
     pub common: Common,
     /// What the other end of a session has to show; `None` has no sessions.
-    pub sessions: Option<SanAuthority>,
+    pub sessions: Option<SessionConfig>,
     /// The intermediate.
     pub server: IntermediateServer,
     /// The services.
@@ -143,7 +144,7 @@ impl Config {
             ));
         }
         let p2p = settings.or("p2p.enabled", true, |input| input.switch())?;
-        // Kept for direct connections; a slip in them should not wait until then.
+        // Accepted from existing files: direct connections show the certificate of `cert_path`.
         settings.optional("p2p.cert", |input| input.path())?;
         settings.optional("p2p.key", |input| input.path())?;
         let default_port = if p2p && section.is_some() {
@@ -154,7 +155,10 @@ impl Config {
         Ok(Self {
             port: settings.or("p2p.port", default_port, |input| input.port())?,
             congestion: congestion::read(settings)?,
-            sessions: program::client::sessions(settings, &common),
+            sessions: program::client::sessions(settings, &common)?.map(|sessions| SessionConfig {
+                direct: sessions.direct && p2p,
+                ..sessions
+            }),
             common,
             server,
             services,

@@ -192,6 +192,7 @@ const EVERYWHERE: &[&str] = &[
     "p2p.enabled",
     "p2p.key",
     "p2p.port",
+    "paths",
     "port",
     "require_client_cert",
     "server_name",

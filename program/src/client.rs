@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use log::Level;
+use proto_core::config::SessionConfig;
 use proto_core::failover::PathKind;
 use proto_core::id::ServiceId;
 use proto_core::link::LinkEvent;
@@ -19,7 +20,7 @@ use crate::args::Common;
 use crate::explain;
 use crate::redact::Redacted;
 use crate::resolve::{Refresh, Resolving};
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError};
 
 pub use standing::{ServiceState, Standing};
 
@@ -64,12 +65,29 @@ pub fn reachable(mut addresses: Vec<SocketAddr>, local: SocketAddr) -> Vec<Socke
 
 /// What the other end of a session has to show: a certificate that names the service. Without a certificate of its own a program
 /// cannot show any itself, and has no sessions.
-pub fn sessions(settings: &Settings, common: &Common) -> Option<SanAuthority> {
-    settings.input("cert_path")?;
-    Some(SanAuthority {
-        allow_unnamed: common.insecure_dev,
-        insecure_allow_anonymous: common.insecure_dev,
-    })
+///
+/// # Errors
+/// If `paths` is none of what it may be.
+pub fn sessions(settings: &Settings, common: &Common) -> Result<Option<SessionConfig>, SettingsError> {
+    const CHOICES: [(&str, Option<bool>); 3] = [
+        ("auto", Some(true)),
+        ("relay", Some(false)),
+        ("insecure-wrapped", None),
+    ];
+    let Some(direct) = settings.or("paths", Some(true), |input| input.choice(&CHOICES))? else {
+        log::warn!("paths: insecure-wrapped is on. The intermediate can read every packet");
+        return Ok(None);
+    };
+    if settings.input("cert_path").is_none() {
+        return Ok(None);
+    }
+    Ok(Some(SessionConfig {
+        trust: SanAuthority {
+            allow_unnamed: common.insecure_dev,
+            insecure_allow_anonymous: common.insecure_dev,
+        },
+        direct,
+    }))
 }
 
 /// Tells a machine the addresses of this host, now and whenever they change; `set` runs on the thread of its shell. Addresses of the

@@ -33,6 +33,24 @@ pub struct AgentService {
     pub virtual_addresses: Vec<IpAddr>,
 }
 
+/// How an agent and a connector deal with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// What the other end has to show.
+    pub trust: SanAuthority,
+    /// Look for a way straight to it.
+    pub direct: bool,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            trust: SanAuthority::default(),
+            direct: true,
+        }
+    }
+}
+
 /// The configuration of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentConfig {
@@ -42,8 +60,8 @@ pub struct AgentConfig {
     pub local: SocketAddr,
     /// The services, each with its virtual addresses. Two services never share an address.
     pub services: Vec<AgentService>,
-    /// What a connector has to show in a session; `None` has no sessions: packets go through the intermediate, which reads them.
-    pub sessions: Option<SanAuthority>,
+    /// Sessions with connectors; `None` has none: packets go through the intermediate, which reads them.
+    pub sessions: Option<SessionConfig>,
     /// Queue lengths.
     pub limits: TunnelLimits,
 }
@@ -80,8 +98,8 @@ pub struct ConnectorConfig {
     pub local: SocketAddr,
     /// The services.
     pub services: Vec<ConnectorService>,
-    /// What an agent has to show in a session, beside the list of its service; `None` has no sessions.
-    pub sessions: Option<SanAuthority>,
+    /// Sessions with agents, beside the lists of the services; `None` has none.
+    pub sessions: Option<SessionConfig>,
     /// Table sizes of the network stack.
     pub limits: NetstackLimits,
 }

@@ -126,6 +126,8 @@ pub(crate) struct Surroundings {
     pub(crate) hosts: Vec<Candidate>,
     /// Where the intermediate sees it.
     pub(crate) observed: Option<SocketAddr>,
+    /// Whether a way straight to the peer is wanted.
+    pub(crate) direct: bool,
 }
 
 /// One connection of a session.

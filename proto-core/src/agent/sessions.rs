@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Agent;
+use crate::config::SessionConfig;
 use crate::failover::PathKind;
 use crate::id::{ConnId, ServiceIndex};
 use crate::link::LinkNews;
@@ -142,9 +143,9 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn new(authority: Option<SanAuthority>, local: SocketAddr, services: usize, rng: Rng) -> Self {
+    pub(super) fn new(config: Option<SessionConfig>, local: SocketAddr, services: usize, rng: Rng) -> Self {
         Self {
-            authority,
+            authority: config.map(|config| config.trust),
             table: Table::new(rng),
             channels: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -155,6 +156,7 @@ impl Sessions {
                 local,
                 hosts: Vec::new(),
                 observed: None,
+                direct: config.is_some_and(|config| config.direct),
             },
             last: None,
             retired: SessionStats::default(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Connector;
 use super::guests::SHARED_LINK;
+use crate::config::SessionConfig;
 use crate::failover::PathKind;
 use crate::id::{ConnId, LaneId, ServiceId, ServiceIndex};
 use crate::link::LinkNews;
@@ -94,9 +95,9 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn new(authority: Option<SanAuthority>, local: SocketAddr, mut rng: Rng) -> Self {
+    pub(super) fn new(config: Option<SessionConfig>, local: SocketAddr, mut rng: Rng) -> Self {
         Self {
-            authority,
+            authority: config.map(|config| config.trust),
             lanes: rng.map(),
             table: Table::new(rng),
             channels: BTreeMap::new(),
@@ -105,6 +106,7 @@ impl Sessions {
                 local,
                 hosts: Vec::new(),
                 observed: None,
+                direct: config.is_some_and(|config| config.direct),
             },
             arrived: Vec::new(),
             retired: SessionStats::default(),

@@ -206,12 +206,10 @@ impl Session {
             self.peer_number = Some(session);
             self.key = Some(CheckKey::new(&key));
             self.secret = Some(key);
-            self.puncher = Some(Puncher::new(
-                Side::Connector,
-                session,
-                Limits::default(),
-                self.rng.fork(),
-            ));
+            let rng = self.rng.fork();
+            self.puncher = around
+                .direct
+                .then(|| Puncher::new(Side::Connector, session, Limits::default(), rng));
         }
         let own_session = self.number;
         self.say(pool, &SessionMessage::PathAnswer { session, own_session }, now);
@@ -232,8 +230,10 @@ impl Session {
                 pool.close(direct.id, CODE_REPLACED, b"another session", now);
                 self.lose_direct(now);
             }
-            let puncher = Puncher::new(Side::Agent, own_session, Limits::default(), self.rng.fork());
-            self.puncher = Some(puncher);
+            let rng = self.rng.fork();
+            self.puncher = around
+                .direct
+                .then(|| Puncher::new(Side::Agent, own_session, Limits::default(), rng));
         }
         self.search.told.clear();
         self.tell_candidates(pool, around, now);
@@ -251,12 +251,11 @@ impl Session {
         };
         let candidates = own_candidates(around);
         let addresses: Vec<SocketAddr> = candidates.iter().map(|own| own.address).collect();
+        let Some(puncher) = &mut self.puncher else { return };
         if self.relayed.is_none() || addresses == self.search.told {
             return;
         }
-        if let Some(puncher) = &mut self.puncher {
-            puncher.set_own(addresses.clone());
-        }
+        puncher.set_own(addresses.clone());
         self.search.told = addresses;
         let message = SessionMessage::Candidates {
             session,
@@ -346,7 +345,12 @@ impl Session {
             return;
         }
         self.search.next = None;
-        let (Some(session), Some(relayed), None) = (self.shared_number(), self.relayed, self.direct) else {
+        let (Some(session), Some(relayed), None, true) = (
+            self.shared_number(),
+            self.relayed,
+            self.direct,
+            self.puncher.is_some(),
+        ) else {
             return;
         };
         self.search.round += 1;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use proto_core::agent::{Agent, ServicePath};
-use proto_core::config::IntermediateLimits;
+use proto_core::config::{IntermediateLimits, SessionConfig};
 use proto_core::connector::Connector;
 use proto_core::id::ServiceId;
 use proto_core::machine::Machine as _;
-use proto_core::quic::identity::{Authority, Capacity, Identity, SanAuthority};
+use proto_core::quic::identity::{Authority, Capacity, Identity};
 use proto_core::sim::nat::{NatConfig, can_meet};
 use proto_core::sim::{BackendsHost, EchoBackends, HostId, LinkConfig, TunnelHost, World};
 
@@ -25,7 +25,7 @@ pub(crate) fn new_agent<Q: Quic>(scene: &mut Scene<Q>, address: &str, names: &[&
     let provider = scene.quic.partner(names);
     let (seed, now) = (scene.world.draw_seed(), scene.world.now());
     let mut config = agent_config(address, ECHO);
-    config.sessions = Some(SanAuthority::default());
+    config.sessions = Some(SessionConfig::default());
     TunnelHost::new(Agent::new(config, provider, &seed, now))
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn new_connector<Q: Quic>(
     let provider = scene.quic.partner(names);
     let (seed, now) = (scene.world.draw_seed(), scene.world.now());
     let mut config = connector_config(address, ECHO);
-    config.sessions = Some(SanAuthority::default());
+    config.sessions = Some(SessionConfig::default());
     BackendsHost::new(
         Connector::new(config, provider, &seed, now),
         EchoBackends::default(),
