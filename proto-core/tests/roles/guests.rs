@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto_core::agent::ServicePath;
 use proto_core::connector::Connector;
 use proto_core::quic::CloseReason;
-use proto_core::quic::identity::SanAuthority;
+use proto_core::config::SessionConfig;
 use proto_core::sim::{BackendsHost, EchoBackends, HostId};
 use proto_core::v1peer::MEETING_LIFETIME;
 use proto_core::wire::control::{Candidate, CandidateKind, ErrorCode, SignalingMessage};
@@ -33,7 +33,7 @@ fn connector<Q: Quic>(scene: &mut Scene<Q>, has_sessions: bool) -> HostId<Connec
     let provider = scene.quic.publisher(&["connector.*.ztna"]);
     let (seed, now) = (scene.world.draw_seed(), scene.world.now());
     let mut config = connector_config(CONNECTOR, ECHO);
-    config.sessions = has_sessions.then(SanAuthority::default);
+    config.sessions = has_sessions.then(SessionConfig::default);
     let host = BackendsHost::new(
         Connector::new(config, provider, &seed, now),
         EchoBackends::default(),
