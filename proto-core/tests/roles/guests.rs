@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use proto_core::agent::ServicePath;
+use proto_core::config::SessionConfig;
 use proto_core::connector::Connector;
 use proto_core::quic::CloseReason;
-use proto_core::config::SessionConfig;
 use proto_core::sim::{BackendsHost, EchoBackends, HostId};
 use proto_core::v1peer::MEETING_LIFETIME;
 use proto_core::wire::control::{Candidate, CandidateKind, ErrorCode, SignalingMessage};
