@@ -6,14 +6,13 @@ use std::time::Instant;
 use proptest::prelude::*;
 use proto_core::config::{
     AgentConfig, AgentService, ConnectorConfig, ConnectorService, IntermediateEndpoint, Protocol,
-    TunnelLimits,
+    SessionConfig, TunnelLimits,
 };
 use proto_core::id::ServiceId;
 use proto_core::local::{DatagramSocket, ListenerIndex};
 use proto_core::machine::{Tunnel, contract};
 use proto_core::netstack::NetstackLimits;
 use proto_core::punch::Interface;
-use proto_core::quic::identity::SanAuthority;
 use proto_core::rng::Seed;
 use proto_core::service::Offer;
 use proto_core::sim::{BackendsHost, EchoBackends, LocalsHost, MachineHost, Program, TunnelHost};
@@ -170,7 +169,7 @@ proptest! {
     fn a_connector_keeps_the_contract_with_v1_agents(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
         contract::Subject::new(|now| {
             let mut config = connector_config("192.0.2.2:4433", "192.0.2.1:4433");
-            config.sessions = Some(SanAuthority::default());
+            config.sessions = Some(SessionConfig::default());
             let provider = FakeQuic::fixed().publisher(&["connector.echo.ztna"]);
             let mut connector = FakeConnector::new(config, provider, &Seed([2; 32]), now);
             let address = "192.0.2.1".parse().unwrap();
