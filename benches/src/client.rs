@@ -13,7 +13,7 @@ use proto_core::quic::{
     Admission, CannotConnect, Datagram, DatagramError, Pool, PoolConfig, PoolEvent, Provider,
 };
 use proto_core::rng::{Rng, Seed};
-use proto_core::wire::control::ControlMessage;
+use proto_core::wire::control::{ControlMessage, TAKES_CHANNELS};
 use proto_core::wire::datagram::{FromIntermediate, Role, parse_from_intermediate, write_register};
 
 /// Registrations are repeated after this time, as `ztna-v1` has it.
@@ -318,7 +318,7 @@ impl Session {
         let hello = ControlMessage::Hello {
             role: config.role,
             instance: 1,
-            capabilities: 0,
+            capabilities: TAKES_CHANNELS,
         };
         self.say(pool, &hello);
         for service in &config.services {

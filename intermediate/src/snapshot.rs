@@ -152,6 +152,11 @@ impl Snapshot for IntermediateSnapshot {
         );
         control(&stats.control, text);
         channels(self.channels, &self.channel_stats, text);
+        text.counter(
+            "ztna_udp_forwarded_datagrams_total",
+            "UDP datagrams sent out of the receive buffer: frames of relay channels.",
+            self.shell.udp.forwarded_datagrams,
+        );
         front_door(pool, text);
         text.counter(
             "ztna_stream_bytes_discarded_total",

@@ -18,7 +18,7 @@ use proto_core::quic::quiche::{CLIENT_GROUPS, QuicheConfig, QuicheProvider, Veri
 use proto_core::quic::{ALPN_V2, Admission, Pool, PoolConfig, PoolEvent};
 use proto_core::rng::{Rng, Seed};
 use proto_core::wire::channel::{CHANNEL, channel_prefix};
-use proto_core::wire::control::ControlMessage;
+use proto_core::wire::control::{ControlMessage, TAKES_CHANNELS};
 use proto_core::wire::datagram::Role;
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use rustix::process::Signal;
@@ -91,7 +91,7 @@ impl Client {
         client.say(&ControlMessage::Hello {
             role,
             instance: 1,
-            capabilities: 0,
+            capabilities: TAKES_CHANNELS,
         });
         let service = "echo".to_owned();
         client.say(&ControlMessage::Register { service });
@@ -223,6 +223,7 @@ fn batches_of_frames_pass_whole_on_both_runtimes() {
         let expected: Vec<_> = (0..FRAMES).map(|number| frame(back, number)).collect();
         assert!(clients[1].frames == expected, "{runtime}");
         assert_eq!(metrics("ztna_channel_frames_total"), FRAMES as u64);
+        assert_eq!(metrics("ztna_udp_forwarded_datagrams_total"), FRAMES as u64);
         assert_eq!(metrics("ztna_channels"), 1);
         if state.max_gso_segments() >= FRAMES {
             let calls = metrics("ztna_udp_sent_batches_total") - calls;

@@ -17,8 +17,12 @@ mod guests;
 mod healing;
 #[path = "roles/impostor.rs"]
 mod impostor;
+#[path = "roles/leases.rs"]
+mod leases;
 #[path = "roles/locals.rs"]
 mod locals;
+#[path = "roles/mixed.rs"]
+mod mixed;
 #[path = "roles/nats.rs"]
 mod nats;
 #[path = "roles/people.rs"]
@@ -39,6 +43,8 @@ mod signals;
 mod size;
 #[path = "roles/speaker.rs"]
 mod speaker;
+#[path = "roles/speaking.rs"]
+mod speaking;
 #[path = "roles/tunnel.rs"]
 mod tunnel;
 #[path = "roles/uplink.rs"]
@@ -112,9 +118,6 @@ stories! {
         everything_is_empty_after_everyone_left
         junk_on_the_socket_changes_nothing;
     channels:
-        nothing_is_granted_before_the_hello
-        a_registration_is_a_lease_and_ends_without_renewal
-        each_reason_not_to_register_is_told_apart
         a_channel_is_opened_to_both_ends_and_carries_frames
         a_second_service_joins_the_channel
         each_reason_for_no_channel_is_told_apart
@@ -123,17 +126,22 @@ stories! {
         frames_travel_inside_where_nothing_else_gets_through
         an_end_that_leaves_takes_its_channels_along
         a_channel_without_frames_ends
-        packets_of_v1_travel_on_the_same_connection
-        an_agent_of_v2_reaches_a_connector_of_v1
-        who_floods_the_control_stream_is_cut_off_alone
-        what_cannot_be_read_is_counted_and_skipped
-        clients_of_v2_hear_of_the_end_before_it_comes
+        a_channel_has_its_quota
+        a_restarted_intermediate_knows_no_old_numbers;
+    leases:
+        nothing_is_granted_before_the_hello
+        a_registration_is_a_lease_and_ends_without_renewal
+        each_reason_not_to_register_is_told_apart
         what_is_not_permitted_any_more_is_taken_back
         a_restarted_connector_takes_over_and_old_channels_end
-        a_channel_has_its_quota
-        a_restarted_intermediate_knows_no_old_numbers
+        who_floods_the_control_stream_is_cut_off_alone
+        what_cannot_be_read_is_counted_and_skipped
         agents_cannot_drown_a_connector
-        who_does_not_listen_is_given_up_alone;
+        who_does_not_listen_is_given_up_alone
+        clients_of_v2_hear_of_the_end_before_it_comes;
+    mixed:
+        packets_of_v1_travel_on_the_same_connection
+        an_agent_of_v2_reaches_a_connector_of_v1;
     guests:
         a_v1_agent_reaches_a_connector_directly
         a_flow_of_the_relay_goes_on_directly

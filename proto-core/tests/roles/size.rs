@@ -7,9 +7,9 @@ use proto_core::routing::packet;
 use proto_core::sim::{HostId, LinkConfig};
 use proto_core::wire::datagram::Role;
 
-use crate::channels::register;
 use crate::people::AgentHost;
 use crate::setup::{DELAY, Quic, RealQuic, Scene, SpeakerHost, routed, udp};
+use crate::speaking::register;
 
 const AGENT: &str = "198.51.100.1:1111";
 const CONNECTOR: &str = "203.0.113.1:3333";
