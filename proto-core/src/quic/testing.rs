@@ -42,12 +42,17 @@ impl TestPki {
         self.pem.clone().into_bytes()
     }
 
-    /// A certificate for these DNS names and addresses, as `ztna pki issue` makes them: of agents and connectors for clients
-    /// only, of others for servers only.
+    /// A certificate for these DNS names and addresses, as `ztna pki issue` makes them: with names of agents or connectors
+    /// for clients, with others for servers, with both for both.
     ///
     /// # Panics
     /// If a name cannot stand in a certificate.
     pub fn issue(&self, names: &[&str]) -> PemIdentity {
+        self.issue_to(false, names)
+    }
+
+    /// The same to a client in any case, whatever it is called.
+    fn issue_to(&self, client: bool, names: &[&str]) -> PemIdentity {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names
             .iter()
@@ -57,11 +62,16 @@ impl TestPki {
             })
             .collect();
         let is_client = |name: &&str| name.starts_with("agent.") || name.starts_with("connector.");
-        params.extended_key_usages = vec![if names.iter().any(is_client) {
-            ExtendedKeyUsagePurpose::ClientAuth
-        } else {
-            ExtendedKeyUsagePurpose::ServerAuth
-        }];
+        if !names.iter().all(is_client) {
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        if client || names.iter().any(is_client) {
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
         let key = KeyPair::generate().expect("entropy");
         let certificate = params.signed_by(&key, &self.issuer).expect("a valid certificate");
         PemIdentity {
@@ -75,7 +85,7 @@ impl TestPki {
         QuicheConfig {
             alpn: vec![b"ztna-v1".to_vec()],
             session_alpn: Vec::new(),
-            identity: Some(self.issue(names)),
+            identity: Some(self.issue_to(!server, names)),
             trusted: self.authority(),
             verify: Verify::Required,
             groups: if server { SERVER_GROUPS } else { CLIENT_GROUPS },

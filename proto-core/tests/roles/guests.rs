@@ -30,7 +30,8 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn connector<Q: Quic>(scene: &mut Scene<Q>, has_sessions: bool) -> HostId<ConnectorHost<Q>> {
-    let provider = scene.quic.publisher(&["connector.*.ztna"]);
+    // Agents of v1 take a connector only for what TLS calls a server: its certificate has a name of one, too.
+    let provider = scene.quic.publisher(&["connector.*.ztna", "host.test"]);
     let (seed, now) = (scene.world.draw_seed(), scene.world.now());
     let mut config = connector_config(CONNECTOR, ECHO);
     config.sessions = has_sessions.then(SessionConfig::default);
