@@ -18,6 +18,7 @@
 pub mod cast;
 pub mod clock;
 mod drive;
+pub mod encounter;
 mod faults;
 pub mod fuzz;
 pub mod host;
@@ -108,6 +109,10 @@ pub struct World<C: Clock = ManualClock> {
     trace: Trace,
     stats: NetworkStats,
     coalescing: bool,
+    /// Whether all links draw from one sequence of random numbers.
+    frugal: bool,
+    /// Whether no record is kept.
+    silent: bool,
     buffer: Vec<u8>,
 }
 
@@ -156,6 +161,8 @@ impl<C: Clock + 'static> World<C> {
             trace: Trace::default(),
             stats: NetworkStats::default(),
             coalescing: true,
+            frugal: false,
+            silent: false,
             buffer: vec![0; BATCH],
         }
     }
@@ -208,6 +215,13 @@ impl<C: Clock + 'static> World<C> {
         self.coalescing = on;
     }
 
+    /// Draws random numbers more cheaply, and keeps no record of what happens unless `SIM_SEED` asks for one world: for worlds so
+    /// many that these are what they cost.
+    pub(crate) fn be_brief(&mut self) {
+        self.frugal = true;
+        self.silent = std::env::var_os("SIM_SEED").is_none();
+    }
+
     /// The current time of the world.
     pub fn now(&self) -> Instant {
         self.clock.now()
@@ -254,6 +268,9 @@ impl<C: Clock + 'static> World<C> {
     }
 
     fn record(&mut self, entry: Entry) {
+        if self.silent {
+            return;
+        }
         self.trace.record(self.elapsed(), entry);
     }
 

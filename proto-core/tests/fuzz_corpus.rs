@@ -63,4 +63,4 @@ macro_rules! replay {
     };
 }
 
-replay!(agent connector datagram intermediate netstack packet signaling socks world);
+replay!(agent connector datagram encounter intermediate netstack packet signaling socks world);

@@ -18,6 +18,7 @@ mod prerequisites;
 mod suite;
 mod tally;
 mod tool;
+mod worlds;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ cargo xtask netlab matrix [--runtime mio|tokio]         transfers over every kin
 cargo xtask netlab nat [--cells A:B,… | --all] [--runs N] [--gaps N] [--wire WORDS] [--json] [--runtime mio|tokio]   every NAT against every NAT
 cargo xtask bench [--quick] [--runtime mio|tokio]   the relay and the whole path measured, beside a plain forwarder (root)
 cargo xtask bench tcp [--quick] [--only PART] [--wire WORDS] [--congestion NAME]   TCP beside boringtun-cli and plain TCP (root)
+cargo xtask worlds [--count N] [--first N]          generated encounters behind NATs, by number (a million: an hour)
 cargo xtask netlab clean                            remove what a killed run left behind
 cargo xtask setup                                   install what a bare machine lacks (root), or say what to install
 ";
@@ -59,6 +61,7 @@ fn dispatch(args: &mut Args) -> Result<ExitCode> {
             args.finish()?;
             prerequisites::setup()
         }
+        "worlds" => worlds::main(args),
         "tool" => tool::main(args),
         "help" => {
             print!("{HELP}");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use super::link::Link;
 use super::neighbourhood::{Outward, Realm};
 use super::trace::{Digest, Entry};
 use super::{Clock, Happening, World};
@@ -93,9 +94,11 @@ impl<C: Clock + 'static> World<C> {
             .host
             .poll_timeout()
             .map_or(Wake::QueuedOutput, |deadline| deadline.wake);
-        let (host, why) = (slot.name.clone(), format!("{why:?}"));
         slot.host.handle_timeout(now);
-        self.record(Entry::Woken { host, why });
+        if !self.silent {
+            let (host, why) = (slot.name.clone(), format!("{why:?}"));
+            self.record(Entry::Woken { host, why });
+        }
     }
 
     /// Drains a host until it is quiet, and holds it to the contract.
@@ -203,21 +206,32 @@ impl<C: Clock + 'static> World<C> {
         let Some(&(_, from)) = known else { return };
         let to = path.remote;
         self.stats.sent += 1;
-        let mut digest = Digest::new();
-        digest.bytes(payload);
-        self.record(Entry::Sent {
-            from,
-            to,
-            len: payload.len(),
-            payload: digest.value(),
-        });
+        if !self.silent {
+            let mut digest = Digest::new();
+            digest.bytes(payload);
+            self.record(Entry::Sent {
+                from,
+                to,
+                len: payload.len(),
+                payload: digest.value(),
+            });
+        }
         let (realm, from, peer) = match self.outward(self.hosts[index].realm, from, to) {
             Outward::Travels { realm, from, host } => (realm, from, host),
             Outward::Lost(why) => return self.drop_datagram(from, to, why),
         };
         let now = self.now();
-        let mut rng = self.rng.fork();
-        match self.link(index, peer).carry(payload.len(), &mut rng, now) {
+        let config = self.default_link;
+        let link = self
+            .links
+            .entry((index, peer))
+            .or_insert_with(|| Link::new(config));
+        let arrivals = if self.frugal {
+            link.carry(payload.len(), &mut self.rng, now)
+        } else {
+            link.carry(payload.len(), &mut self.rng.fork(), now)
+        };
+        match arrivals {
             Ok(arrivals) => {
                 for at in [Some(arrivals.first), arrivals.second].into_iter().flatten() {
                     self.schedule(

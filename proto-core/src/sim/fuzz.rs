@@ -17,10 +17,11 @@ pub use roles::{agent, connector, intermediate};
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("agent", agent),
     ("connector", connector),
     ("datagram", datagram),
+    ("encounter", encounter),
     ("intermediate", intermediate),
     ("netstack", netstack),
     ("packet", packet),
@@ -32,6 +33,11 @@ pub const TARGETS: [(&str, Target); 9] = [
 /// A generated world: see [`story`](crate::sim::story).
 pub fn world(bytes: &[u8]) {
     crate::sim::story::tell(bytes);
+}
+
+/// A generated encounter behind translators: see [`encounter`](crate::sim::encounter).
+pub fn encounter(bytes: &[u8]) {
+    crate::sim::encounter::meet(bytes);
 }
 
 /// Changes an input as a fuzzer would: bits, bytes, lengths, order.

@@ -124,18 +124,20 @@ pub fn can_meet(a: Option<&NatConfig>, b: Option<&NatConfig>) -> bool {
         // One side without a translator is reached at its address, and answers where the packet came from.
         return true;
     };
-    // A's packets reach B if B's filter lets them in from wherever A's mapping makes them come from. B sends to A's observed
-    // address; if A's mapping depends on the destination, A comes from elsewhere than observed.
-    let reaches = |from: &NatConfig, to: &NatConfig| match (from.mapping, to.filtering) {
-        (_, Dependence::Endpoint) | (Dependence::Endpoint, _) => true,
-        // The host is the same, only the port is not the observed one.
-        (_, Dependence::Address) => true,
-        (Dependence::Address | Dependence::AddressAndPort, Dependence::AddressAndPort) => false,
-    };
-    // It needs the observed outer port of the receiver to be the one that is used towards the sender: else only what answers a
-    // packet gets through. One direction that works teaches the other side the true address.
-    let known = |of: &NatConfig| of.mapping == Dependence::Endpoint;
-    (known(b) && reaches(a, b)) || (known(a) && reaches(b, a))
+    let strict = |nat: &NatConfig| nat.filtering == Dependence::AddressAndPort;
+    let open = |nat: &NatConfig| nat.filtering == Dependence::Endpoint;
+    match (a.mapping, b.mapping) {
+        (Dependence::Endpoint, Dependence::Endpoint) => true,
+        // The one whose address depends on the destination comes from an address that nobody was told. The other learns it from
+        // the packet itself, if its filter does not ask for the port.
+        (Dependence::Endpoint, _) => !strict(a),
+        (_, Dependence::Endpoint) => !strict(b),
+        // Each answer comes from another address than was asked, without end.
+        (Dependence::AddressAndPort, Dependence::AddressAndPort) => false,
+        // Nobody's observed address is where it comes from; it is still open to anyone where the filter is, and what arrives there
+        // teaches the address to answer to.
+        _ => (open(a) && !strict(b)) || (open(b) && !strict(a)),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

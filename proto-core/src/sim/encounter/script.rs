@@ -83,7 +83,9 @@ pub fn read(bytes: &[u8]) -> (Cast, Vec<Event>) {
     let mut source = Source(bytes);
     let seed = u64::from_le_bytes(std::array::from_fn(|_| source.u8()));
     let shared = source.below(8);
-    let shared = (0..shared.saturating_sub(4).min(2)).map(|_| source.nat()).collect();
+    let shared = (0..shared.saturating_sub(4).min(2))
+        .map(|_| source.nat())
+        .collect();
     let own = [(); 2].map(|()| {
         let count = [0, 1, 1, 1, 1, 1, 2, 2][usize::from(source.below(8))];
         (0..count).map(|_| source.nat()).collect()
