@@ -86,6 +86,8 @@ pub(super) struct End {
     words: Words,
     // The search.
     session: u32,
+    /// When that began.
+    began: Instant,
     search: Search,
     pause: Duration,
     pub(super) puncher: Option<Puncher>,
@@ -128,6 +130,7 @@ impl End {
             observed: None,
             words: Words::default(),
             session: 0,
+            began: now,
             search: Search::Waits { at: now, fresh: true },
             pause: PAUSE,
             puncher: None,
