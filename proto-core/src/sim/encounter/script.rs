@@ -143,6 +143,10 @@ impl Source<'_> {
                 ..NatConfig::LINUX
             },
         };
+        if config.mapping != Dependence::Endpoint && config.ports == Ports::Preserved {
+            // Once it has forgotten, the one port that it prefers goes to whoever comes first: two ends that cannot meet may.
+            config.ports = Ports::Random;
+        }
         config.lifetime = Duration::from_secs([10, 30, 120][usize::from(self.below(3))]);
         config.hairpin = self.below(2) == 1;
         // Each packet of a stranger counts in such a translator, so it is rare.
