@@ -50,13 +50,15 @@ fn begin(show: &mut Show, stage: &mut Stage) -> Result<()> {
     ensure!(run.way == Way::Direct, "it stayed {:?}", run.way);
     let direct = run.first_direct.context("no echo was direct")?;
     show.say(format!(
-        "first echo, through the relay     {first:>6.0} ms after the first packet"
+        "first echo, through the relay      {first:>6.0} ms after the first packet"
     ));
     show.say(format!(
-        "first echo without the relay      {direct:>6.0} ms after the first packet"
+        "first echo without the relay       {direct:>6.0} ms after the first packet"
     ));
     if let Some(time) = run.time_to_direct {
-        show.say(format!("the search for the direct path took {time:>4.0} ms"));
+        show.say(format!(
+            "the direct connection stood        {time:>6.0} ms after the first packet"
+        ));
     }
     Ok(())
 }

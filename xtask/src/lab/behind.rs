@@ -184,7 +184,7 @@ fn start(name: &str, folder: &Path, namespace: &Namespace, words: &[String]) -> 
 pub(crate) struct Report {
     /// `direct`, `relayed`, `wrapped` or `none`.
     pub(crate) path: Option<String>,
-    /// From the offer of paths to the first direct one, of the latest session.
+    /// From the first packet to the first direct connection, of the latest session.
     pub(crate) time_to_direct: Option<Duration>,
 }
 

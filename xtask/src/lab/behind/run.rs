@@ -56,7 +56,7 @@ pub(crate) struct Run {
     pub(crate) first_reply: Option<f64>,
     /// From the first packet to the first echo that was direct in both directions.
     pub(crate) first_direct: Option<f64>,
-    /// From the offer of paths to the direct one, as the agent says.
+    /// From the first packet to the first direct connection, as the agent says.
     pub(crate) time_to_direct: Option<f64>,
 }
 
