@@ -19,7 +19,7 @@ use virtual_clock::VirtualClock;
 
 const CLIENT: &str = "192.0.2.1:4433";
 const SERVER: &str = "192.0.2.2:4433";
-const NAME: &str = "connector.world.ztna";
+const NAME: &str = "server.world.test";
 const DELAY: Duration = Duration::from_millis(10);
 const RTT: Duration = Duration::from_millis(20);
 

@@ -24,7 +24,7 @@ use virtual_clock::VirtualClock;
 
 const CLIENT: &str = "192.0.2.1:4433";
 const SERVER: &str = "192.0.2.2:4433";
-const NAME: &str = "connector.world.ztna";
+const NAME: &str = "server.world.test";
 
 /// The virtual time of the test's thread, which is also the one that quiche reads.
 struct ThreadClock(VirtualClock);

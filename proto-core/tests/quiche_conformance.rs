@@ -54,7 +54,7 @@ impl Harness for QuicheHarness {
             session_alpn: Vec::new(),
             identity: match setup.identity {
                 Identity::Trusted => Some(self.identity(setup.side).clone()),
-                Identity::Untrusted => Some(self.untrusted.issue(&[SERVER_NAME])),
+                Identity::Untrusted => Some(self.untrusted.issue(&[SERVER_NAME, "agent.conformance.ztna"])),
                 Identity::Missing => None,
             },
             idle_timeout: IDLE_TIMEOUT,

@@ -25,7 +25,7 @@ use super::Provider;
 use crate::sim::Clock;
 
 /// The name that the trusted server's certificate carries.
-pub const SERVER_NAME: &str = "connector.conformance.ztna";
+pub const SERVER_NAME: &str = "server.conformance.test";
 
 /// The application protocol of the suite, where nothing else is said.
 pub const ALPN: &[u8] = b"conformance";
