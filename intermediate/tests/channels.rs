@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+#[expect(dead_code, reason = "nothing is refused here, and nobody needs a certificate")]
 #[path = "../../program/stories/process.rs"]
 mod process;
 
