@@ -110,46 +110,7 @@ impl Snapshot for IntermediateSnapshot {
             "Flows that gave way to newer ones of their agent.",
             self.flow_stats.evicted,
         );
-        text.counter(
-            "ztna_relay_bytes_total",
-            "Bytes of DATAGRAMs relayed, as received.",
-            stats.relayed_bytes,
-        );
-        text.counter(
-            "ztna_datagrams_relayed_total",
-            "DATAGRAMs relayed.",
-            stats.relayed,
-        );
-        text.counter(
-            "ztna_registrations_total",
-            "Registrations accepted.",
-            stats.registrations,
-        );
-        text.counter(
-            "ztna_introductions_total",
-            "Packets that told a connector who opens a flow.",
-            stats.introductions,
-        );
-        text.counter(
-            "ztna_registration_rejections_total",
-            "Registrations refused.",
-            stats.registrations_refused,
-        );
-        text.counter(
-            "ztna_signaling_sessions_total",
-            "Offers of v1 agents passed on to a connector.",
-            self.signalling.offers,
-        );
-        text.by_reason(
-            "ztna_signaling_outcomes_total",
-            "What became of v1 signalling, by outcome.",
-            signalling(&self.signalling),
-        );
-        text.counter(
-            "ztna_observed_addresses_total",
-            "Observed addresses told to clients.",
-            stats.observed_sent,
-        );
+        v1(stats, &self.signalling, text);
         control(&stats.control, text);
         channels(self.channels, &self.channel_stats, text);
         text.counter(
@@ -178,6 +139,50 @@ impl Snapshot for IntermediateSnapshot {
         text.shell(&self.shell);
         text.seconds("ztna_uptime_seconds", "Seconds since the start.", uptime);
     }
+}
+
+/// What packets and signals of v1 peers came to.
+fn v1(stats: &IntermediateStats, signals: &SignallingStats, text: &mut Exposition) {
+    text.counter(
+        "ztna_relay_bytes_total",
+        "Bytes of DATAGRAMs relayed, as received.",
+        stats.relayed_bytes,
+    );
+    text.counter(
+        "ztna_datagrams_relayed_total",
+        "DATAGRAMs relayed.",
+        stats.relayed,
+    );
+    text.counter(
+        "ztna_registrations_total",
+        "Registrations accepted.",
+        stats.registrations,
+    );
+    text.counter(
+        "ztna_introductions_total",
+        "Packets that told a connector who opens a flow.",
+        stats.introductions,
+    );
+    text.counter(
+        "ztna_registration_rejections_total",
+        "Registrations refused.",
+        stats.registrations_refused,
+    );
+    text.counter(
+        "ztna_signaling_sessions_total",
+        "Offers of v1 agents passed on to a connector.",
+        signals.offers,
+    );
+    text.by_reason(
+        "ztna_signaling_outcomes_total",
+        "What became of v1 signalling, by outcome.",
+        signalling(signals),
+    );
+    text.counter(
+        "ztna_observed_addresses_total",
+        "Observed addresses told to clients.",
+        stats.observed_sent,
+    );
 }
 
 /// What clients of v2 say on their control streams, and what comes of it. Exhaustive, so that a new counter cannot be
