@@ -61,15 +61,12 @@ fn run(args: &Args) -> Result<(), Failure> {
     let local = udp.local_addr();
     let resolving = Resolving::start(&config.server.endpoint);
     let addresses = client::reachable(resolving.addresses.clone(), local);
-    let mut machine = Machine::new(
+    let machine = Machine::new(
         config.machine(addresses, local),
         tls.provider,
         &runtime_io::seed()?,
         Instant::now(),
     );
-    if !config.p2p {
-        machine.refuse_direct();
-    }
     let count = config.services.len();
     let file = settings.file_name().map(PathBuf::from);
     let common = config.common.clone();

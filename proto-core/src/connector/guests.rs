@@ -57,8 +57,6 @@ pub(super) struct Guests {
     waiting: VecDeque<LaneId>,
     /// Whose offer is next on the shared link.
     announced: Option<(u64, Fingerprint)>,
-    /// No agent may come directly, of whatever version.
-    refuses: bool,
 }
 
 impl Guests {
@@ -70,7 +68,6 @@ impl Guests {
             active: VecDeque::new(),
             waiting: VecDeque::new(),
             announced: None,
-            refuses: false,
         }
     }
 
@@ -112,16 +109,6 @@ impl<Q: Provider> Connector<Q> {
     /// Sessions of v1 signalling under way, and those whose agent is connected.
     pub fn v1_meetings(&self) -> usize {
         self.guests.peers.len().0
-    }
-
-    /// Lets no agent come directly: everything goes through the intermediate.
-    pub fn refuse_direct(&mut self) {
-        self.guests.refuses = true;
-    }
-
-    /// Whether agents may come directly.
-    pub(super) fn takes_direct(&self) -> bool {
-        !self.guests.refuses && self.takes_sessions()
     }
 
     /// Takes what a link has heard of v1 agents.

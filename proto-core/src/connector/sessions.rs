@@ -187,9 +187,9 @@ impl<Q: Provider> Connector<Q> {
         }
     }
 
-    /// Whether connections between agents and here are wished for.
-    pub(super) fn takes_sessions(&self) -> bool {
-        self.sessions.authority.is_some()
+    /// Whether agents may come directly, of whatever version.
+    pub(super) fn takes_direct(&self) -> bool {
+        self.sessions.authority.is_some() && self.sessions.around.direct
     }
 
     /// What is known of this host's addresses, as the intermediate of a link sees it.

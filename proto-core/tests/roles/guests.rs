@@ -30,11 +30,15 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn connector<Q: Quic>(scene: &mut Scene<Q>, has_sessions: bool) -> HostId<ConnectorHost<Q>> {
+    connector_of(scene, has_sessions.then(SessionConfig::default))
+}
+
+fn connector_of<Q: Quic>(scene: &mut Scene<Q>, sessions: Option<SessionConfig>) -> HostId<ConnectorHost<Q>> {
     // Agents of v1 take a connector only for what TLS calls a server: its certificate has a name of one, too.
     let provider = scene.quic.publisher(&["connector.*.ztna", "host.test"]);
     let (seed, now) = (scene.world.draw_seed(), scene.world.now());
     let mut config = connector_config(CONNECTOR, ECHO);
-    config.sessions = has_sessions.then(SessionConfig::default);
+    config.sessions = sessions;
     let host = BackendsHost::new(
         Connector::new(config, provider, &seed, now),
         EchoBackends::default(),
@@ -279,10 +283,11 @@ pub(crate) fn a_connector_of_a_v1_intermediate_is_reached_as_well<Q: Quic>(quic:
 
 pub(crate) fn a_connector_that_lets_nobody_come_directly_has_nobody_come<Q: Quic>(quic: Q) {
     let mut scene = Scene::new(quic);
-    let connector = connector(&mut scene, true);
-    scene
-        .world
-        .with(connector, |host, _| host.machine.refuse_direct());
+    let sessions = SessionConfig {
+        direct: false,
+        ..SessionConfig::default()
+    };
+    connector_of(&mut scene, Some(sessions));
     let v2 = crate::sessions::new_agent(&mut scene, SECOND, &["agent.*.ztna"]);
     let v2 = scene.world.add("v2", SECOND, v2);
     scene.await_agent(v2, Duration::from_secs(5));
