@@ -21,9 +21,13 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-/// Beyond one and a half round trips: what an acknowledgement may take because it waits for company, and because hosts are
-/// busy.
-const SLACK: Duration = Duration::from_millis(25);
+/// Beyond one and a quarter round trips: what an acknowledgement may take because it waits for company, and because hosts are
+/// busy. After the alarm the first echo still needs a round trip through the relay, and the two together shall be no longer
+/// than 100 ms where direct round trips take 20.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// The alarm never comes earlier: on short paths it is the hosts that are late, and sending twice makes them later.
+const LEAST_PATIENCE: Duration = Duration::from_millis(25);
 
 /// Least time of steady acknowledgements after which a path in doubt is trusted alone again.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -100,7 +104,7 @@ struct Path {
 impl Path {
     /// How long an acknowledgement may take before the path is in doubt. Never above max(3 RTT, 100 ms).
     fn patience(&self) -> Duration {
-        self.rtt + self.rtt / 2 + SLACK
+        (self.rtt + self.rtt / 4 + SLACK).max(LEAST_PATIENCE)
     }
 }
 
