@@ -263,7 +263,10 @@ impl<Q: Provider> Connector<Q> {
                 PoolEvent::Established(id) if self.owner_of(id).is_some() => self.on_established(id, now),
                 PoolEvent::Established(id) => self.on_session_established(id, now),
                 PoolEvent::Readable(id) => self.read(id, now),
-                PoolEvent::PathChanged(id, path) => self.on_guest_moved(id, path, now),
+                PoolEvent::PathChanged(id, path) => {
+                    self.on_session_moved(id, path.remote, now);
+                    self.on_guest_moved(id, path, now);
+                }
                 PoolEvent::Closed(id, reason) => {
                     self.on_session_closed(id, &reason, now);
                     self.on_guest_closed(id, now);

@@ -280,6 +280,17 @@ impl Puncher {
         self.end_round(now);
     }
 
+    /// The connection on the path in use has proved that its peer is at another address now: what was agreed for the old one holds
+    /// for the new.
+    pub fn on_moved(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) {
+        let (from, to) = (candidate::canonical(from), candidate::canonical(to));
+        if let Some(consent) = self.consent.as_mut().filter(|consent| consent.remote == from) {
+            consent.remote = to;
+            consent.heard = consent.heard.max(now);
+            consent.ask_at = consent.ask_at.max(now + CONSENT_INTERVAL);
+        }
+    }
+
     /// Notes that the connection on the path in use heard something authentic: that is consent, too.
     pub fn on_heard(&mut self, remote: SocketAddr, now: Instant) {
         if let Some(consent) = self.consent.as_mut().filter(|consent| consent.remote == remote) {

@@ -370,6 +370,16 @@ impl Session {
         self.follow_selector(now);
     }
 
+    /// QUIC has proved that the peer of one of its connections is at another address.
+    pub(crate) fn on_moved(&mut self, id: ConnId, remote: SocketAddr, now: Instant) {
+        let Some(direct) = self.direct.as_mut().filter(|direct| direct.id == id) else {
+            return;
+        };
+        if let (Some(before), Some(puncher)) = (direct.remote.replace(remote), &mut self.puncher) {
+            puncher.on_moved(before, remote, now);
+        }
+    }
+
     fn lose_direct(&mut self, now: Instant) {
         if self.direct.take().is_some() {
             self.stats.direct_lost += 1;

@@ -83,6 +83,7 @@ stories! {
         a_connector_without_the_right_name_gets_no_packet
         an_agent_without_the_right_name_reaches_nothing
         an_idle_session_ends_and_comes_back
+        a_direct_path_follows_an_agent_whose_translator_forgets_it
         nothing_is_left_of_a_session_whose_ends_have_left
         a_connector_of_v1_is_reached_wrapped
         an_agent_of_v1_reaches_a_connector_with_sessions

@@ -394,6 +394,14 @@ impl<Q: Provider> Connector<Q> {
         }
     }
 
+    /// An agent is at another address, as QUIC has proved.
+    pub(super) fn on_session_moved(&mut self, id: ConnId, remote: SocketAddr, now: Instant) {
+        let at = self.sessions.table.owner(id);
+        if let Some(entry) = at.and_then(|at| self.sessions.table.get_mut(at)) {
+            entry.session.on_moved(id, remote, now);
+        }
+    }
+
     pub(super) fn on_session_closed(&mut self, id: ConnId, reason: &CloseReason, now: Instant) {
         let Some(at) = self.sessions.table.owner(id) else {
             return;

@@ -341,6 +341,19 @@ pub(crate) fn an_idle_session_ends_and_comes_back<Q: Quic>(quic: Q) {
     assert!(is_direct::<Q>(&scene.world, agent));
 }
 
+pub(crate) fn a_direct_path_follows_an_agent_whose_translator_forgets_it<Q: Quic>(quic: Q) {
+    let mut scene = Scene::new(quic);
+    let (agent, connector) = direct_pair(&mut scene);
+    scene.world.rebind(agent, "198.51.100.77:7777");
+    for _ in 0..30 {
+        assert!(echoes(&mut scene, agent, b"still"));
+        scene.world.run_for(Duration::from_secs(1));
+    }
+    let stats = scene.world[connector].machine.session_stats();
+    assert_eq!((stats.direct_established, stats.direct_lost), (1, 0));
+    assert!(is_direct::<Q>(&scene.world, agent));
+}
+
 pub(crate) fn nothing_is_left_of_a_session_whose_ends_have_left<Q: Quic>(quic: Q) {
     let mut scene = Scene::new(quic);
     let (agent, connector) = direct_pair(&mut scene);
