@@ -96,6 +96,9 @@ pub(crate) struct Service {
     /// From the first packet to the first direct connection.
     #[serde(default)]
     pub(crate) time_to_direct_ms: Option<f64>,
+    /// From the word that set the beginning of the search to the direct connection.
+    #[serde(default)]
+    pub(crate) search_ms: Option<f64>,
 }
 
 /// Packets that went through the tunnel.

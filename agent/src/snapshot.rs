@@ -85,6 +85,7 @@ impl AgentSnapshot {
                     peer: peer(service.path),
                     rtt_ms: service.rtt.map(milliseconds),
                     time_to_direct_ms: service.time_to_direct.map(milliseconds),
+                    search_ms: service.search_time.map(milliseconds),
                     ..Service::default()
                 })
                 .collect(),
@@ -270,6 +271,16 @@ pub(crate) fn write_paths(text: &mut Exposition, status: &AgentStatus) {
     text.fraction(
         "ztna_agent_time_to_direct_seconds",
         "From the first packet to the first direct connection, of a session; 0 while there was none.",
+        last.unwrap_or_default(),
+    );
+    let last = status
+        .services
+        .iter()
+        .filter_map(|service| service.search_time)
+        .next_back();
+    text.fraction(
+        "ztna_agent_search_seconds",
+        "From the word that sets the beginning of a search to the direct connection, the last time; 0 while there was none.",
         last.unwrap_or_default(),
     );
 }

@@ -81,6 +81,8 @@ pub struct ServiceStatus {
     pub path_age: Option<Duration>,
     /// How long it took from the first packet until they went straight, if they ever did.
     pub time_to_direct: Option<Duration>,
+    /// How long the search took that found the direct way: from the word that set its beginning to the connection.
+    pub search_time: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -217,6 +219,7 @@ impl<Q: Provider> Agent<Q> {
                 rtt: session.and_then(|session| session.rtt(&self.pool)),
                 path_age: session.map(|session| now.saturating_duration_since(session.path_since())),
                 time_to_direct: session.and_then(crate::session::Session::time_to_direct),
+                search_time: session.and_then(crate::session::Session::search_time),
             }
         };
         AgentStatus {

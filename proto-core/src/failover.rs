@@ -248,7 +248,12 @@ impl Selector {
         }
     }
 
-    /// A connectivity check on the direct path stayed unanswered.
+    /// How long an acknowledgement of the direct path may take before it is in doubt; `None` if there is none.
+    pub fn patience(&self) -> Option<Duration> {
+        self.direct.as_ref().map(Path::patience)
+    }
+
+    /// A connectivity check on the direct path stayed unanswered, or the peer's packets do not arrive on it.
     pub fn on_check_failed(&mut self, now: Instant) {
         if self.mode == Mode::Direct {
             self.doubt(now);

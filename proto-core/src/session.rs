@@ -156,6 +156,8 @@ pub(crate) struct Session {
     stream: MessageStream,
     keepalive: Keepalive,
     direct_ping_at: Instant,
+    /// When anything came on the direct connection last.
+    direct_heard: Instant,
     selector: Selector,
     search: Search,
     puncher: Option<Puncher>,
@@ -166,6 +168,9 @@ pub(crate) struct Session {
     begun: Instant,
     /// How long it took until the first direct connection was established.
     time_to_direct: Option<Duration>,
+    /// When the agent said when to begin, the last time; and how long it took from then until a direct connection.
+    punch_at: Option<Instant>,
+    search_time: Option<Duration>,
     /// When packets took a direct connection last, or left it.
     path_since: Instant,
     stats: SessionStats,
@@ -203,6 +208,7 @@ impl Session {
             stream: MessageStream::new(0),
             keepalive: Keepalive::new(now),
             direct_ping_at: now,
+            direct_heard: now,
             selector: Selector::new(),
             search: Search::default(),
             puncher: None,
@@ -212,6 +218,8 @@ impl Session {
             news: VecDeque::new(),
             begun,
             time_to_direct: None,
+            punch_at: None,
+            search_time: None,
             path_since: now,
             stats: SessionStats::default(),
             broken: false,
@@ -234,6 +242,11 @@ impl Session {
     /// How long it took until the first direct connection was established, from the beginning.
     pub(crate) fn time_to_direct(&self) -> Option<Duration> {
         self.time_to_direct
+    }
+
+    /// How long the last search took that found a direct way: from the word that sets its beginning to the connection.
+    pub(crate) fn search_time(&self) -> Option<Duration> {
+        self.search_time
     }
 
     /// Whether this is the session that a peer means which names it so.
@@ -347,9 +360,13 @@ impl Session {
             acknowledged: stats.acknowledged,
         });
         self.direct_ping_at = now + DIRECT_KEEPALIVE;
+        self.direct_heard = now;
         self.stats.direct_established += 1;
         self.time_to_direct
             .get_or_insert(now.saturating_duration_since(self.begun));
+        if let Some(begun) = self.punch_at.take() {
+            self.search_time = Some(now.saturating_duration_since(begun));
+        }
         self.selector.on_established(PathKind::Direct, stats.rtt, now);
         self.on_direct_found();
         self.follow_selector(now);
@@ -427,6 +444,7 @@ impl Session {
         }
         match (kind, leg.remote) {
             (PathKind::Direct, Some(remote)) => {
+                self.direct_heard = now;
                 if let Some(puncher) = &mut self.puncher {
                     puncher.on_heard(remote, now);
                 }
@@ -435,7 +453,7 @@ impl Session {
             (PathKind::Direct, None) | (PathKind::Relayed, _) => self.read_stream(pool, id, around, now),
         }
         while let Some(datagram) = pool.poll_datagram(id) {
-            if let Some(packet) = self.receive(kind, datagram) {
+            if let Some(packet) = self.receive(kind, datagram, now) {
                 take(packet);
             }
         }
@@ -443,13 +461,22 @@ impl Session {
     }
 
     /// Takes a packet as it came; `None` if it came before.
-    fn receive(&mut self, kind: PathKind, mut datagram: Datagram) -> Option<Datagram> {
+    ///
+    /// A peer that sends on both paths doubts the direct one. If what it sends there does not arrive, this end has nothing to wait
+    /// for: its own packets would not arrive either until it noticed by itself, and a stream of questions and answers would be
+    /// silent for both patiences, one after the other.
+    fn receive(&mut self, kind: PathKind, mut datagram: Datagram, now: Instant) -> Option<Datagram> {
         if let Some(sequence) = parse_twice(&datagram) {
             if !self.once.take(sequence) {
                 self.stats.duplicates += 1;
                 return None;
             }
             datagram.advance(PREFIX_LEN);
+            let silent = now.saturating_duration_since(self.direct_heard);
+            if kind == PathKind::Relayed && self.selector.patience().is_some_and(|patience| silent > patience)
+            {
+                self.selector.on_check_failed(now);
+            }
         }
         match kind {
             PathKind::Relayed => self.stats.relayed_received += 1,

@@ -35,6 +35,7 @@ fn report() -> Report {
                 peer: Some("198.51.100.7:4433".to_owned()),
                 rtt_ms: Some(12.34),
                 time_to_direct_ms: Some(80.0),
+                search_ms: Some(52.0),
             },
             Service {
                 id: "odd name".to_owned(),

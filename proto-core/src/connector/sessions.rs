@@ -49,6 +49,12 @@ const LOOK: Duration = Duration::from_secs(30);
 /// An agent that has said nothing for so long after its handshake has nothing to say.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
+/// Packets of a session that came before it said what they are for, at most: streams and DATAGRAMs overtake each other.
+const EARLY: usize = 64;
+
+/// How long after its beginning a session's packets may come early.
+const EARLY_TIME: Duration = Duration::from_secs(2);
+
 /// Packets of one lane before it is another's turn.
 const TURN: usize = 32;
 
@@ -61,6 +67,9 @@ struct Entry {
     channel: Option<u32>,
     lanes: BTreeMap<ServiceIndex, LaneId>,
     routes: BTreeMap<IpAddr, LaneId>,
+    /// Packets for addresses that the agent has not named yet.
+    early: Vec<Datagram>,
+    early_until: Instant,
     /// Lanes that may have packets, and wait for room.
     waiting: VecDeque<LaneId>,
     /// Since when nothing goes on.
@@ -307,6 +316,8 @@ impl<Q: Provider> Connector<Q> {
             channel: Some(channel),
             lanes: BTreeMap::new(),
             routes: BTreeMap::new(),
+            early: Vec::new(),
+            early_until: now + EARLY_TIME,
             waiting: VecDeque::new(),
             idle_since: now,
             look_at: now + FIRST_WORD,
@@ -377,7 +388,28 @@ impl<Q: Provider> Connector<Q> {
                 self.stats.received += 1;
                 self.netstack.handle_packet(lane, packet, now);
             }
+            None => self.keep_early(at, packet, now),
+        }
+    }
+
+    /// The word that names the service of a packet may still be on its way.
+    fn keep_early(&mut self, at: usize, packet: Datagram, now: Instant) {
+        let young = |entry: &&mut Entry| now < entry.early_until && entry.early.len() < EARLY;
+        match self.sessions.table.get_mut(at).filter(young) {
+            Some(entry) => entry.early.push(packet),
             None => self.stats.stray += 1,
+        }
+    }
+
+    /// The agent has named a service: perhaps what came before was for that.
+    fn take_early(&mut self, at: usize, now: Instant) {
+        let early = self
+            .sessions
+            .table
+            .get_mut(at)
+            .map(|entry| std::mem::take(&mut entry.early));
+        for packet in early.into_iter().flatten() {
+            self.take_packet(at, packet, now);
         }
     }
 
@@ -590,6 +622,7 @@ impl<Q: Provider> Connector<Q> {
             Err(reason) => SessionMessage::ServiceRefused { service, reason },
         };
         entry.session.say(&mut self.pool, &answer, now);
+        self.take_early(at, now);
     }
 
     fn grant(&mut self, at: usize, name: &str, addresses: &[IpAddr], now: Instant) -> Result<(), Refusal> {

@@ -354,6 +354,7 @@ impl Session {
             return;
         };
         self.search.round += 1;
+        self.punch_at = Some(now);
         let round = self.search.round;
         let delay_us = 0;
         self.say(

@@ -78,6 +78,7 @@ pub(crate) fn packets_go_straight_and_nobody_reads_them_on_the_way<Q: Quic>(quic
     let counts = scene.world[connector].machine.sessions();
     assert_eq!((counts.relayed, counts.direct), (0, 1));
     assert_eq!(scene.relay().stats().relayed, 0, "nothing went wrapped");
+    assert_eq!(scene.world[connector].machine.stats().stray, 0);
     let stats = scene.world[agent].machine.session_stats();
     assert!(stats.direct_sent > 0 && stats.direct_received > 0, "{stats:?}");
 }

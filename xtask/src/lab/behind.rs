@@ -186,6 +186,8 @@ pub(crate) struct Report {
     pub(crate) path: Option<String>,
     /// From the first packet to the first direct connection, of the latest session.
     pub(crate) time_to_direct: Option<Duration>,
+    /// The same from the word that set the beginning of the search, of the latest search.
+    pub(crate) search: Option<Duration>,
 }
 
 impl Report {
@@ -196,18 +198,18 @@ impl Report {
             let path = labels.split("path=\"").nth(1)?.split('"').next()?;
             (value.trim() == "1").then(|| path.to_owned())
         });
-        let time = text.lines().find_map(|line| {
-            let seconds: f64 = line
-                .strip_prefix("ztna_agent_time_to_direct_seconds ")?
-                .trim()
-                .parse()
-                .ok()?;
-            // Zero stands for a session that has not been direct.
-            (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).ok())?
-        });
+        let time = |name: &str| {
+            let mut lines = text.lines();
+            lines.find_map(|line| {
+                let seconds: f64 = line.strip_prefix(name)?.trim().parse().ok()?;
+                // Zero stands for a session that has not been direct.
+                (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).ok())?
+            })
+        };
         Self {
             path,
-            time_to_direct: time,
+            time_to_direct: time("ztna_agent_time_to_direct_seconds "),
+            search: time("ztna_agent_search_seconds "),
         }
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Run {
     pub(crate) first_direct: Option<f64>,
     /// From the first packet to the first direct connection, as the agent says.
     pub(crate) time_to_direct: Option<f64>,
+    /// From the word that set the beginning of the search to the direct connection, as the agent says.
+    pub(crate) search: Option<f64>,
 }
 
 /// What a cut was of.
@@ -143,6 +145,7 @@ impl Stage {
             first_reply,
             first_direct,
             time_to_direct: report.time_to_direct.map(|time| time.as_secs_f64() * 1e3),
+            search: report.search.map(|time| time.as_secs_f64() * 1e3),
         })
     }
 

@@ -109,12 +109,7 @@ impl Findings {
             wrong.push("an agent did not say how long it took".to_owned());
         }
         let limits = [
-            (
-                "time to direct p50",
-                self.times(|run| run.time_to_direct),
-                50,
-                TYPICAL,
-            ),
+            ("search p50", self.times(|run| run.search), 50, TYPICAL),
             (
                 "time to direct p99",
                 self.times(|run| run.time_to_direct),
@@ -147,12 +142,13 @@ impl Findings {
         };
         let wrong = self.wrong();
         format!(
-            "{:<38} {:>5} {:>6} {:>7} {:>5} {:>9} {:>11} {:>5} {:>9} {:>9}  {}",
+            "{:<38} {:>5} {:>6} {:>7} {:>5} {:>9} {:>9} {:>11} {:>5} {:>9} {:>9}  {}",
             self.cell.to_string(),
             if self.cell.theory() { "yes" } else { "no" },
             self.count(Way::Direct),
             self.count(Way::Relayed),
             self.count(Way::Neither),
+            pair(&self.times(|run| run.search), 99),
             pair(&self.times(|run| run.time_to_direct), 99),
             pair(&self.times(|run| run.first_direct), 99),
             self.gaps.len(),
@@ -169,12 +165,13 @@ impl Findings {
     /// The head of the table.
     pub(super) fn head() -> String {
         format!(
-            "{:<38} {:>5} {:>6} {:>7} {:>5} {:>9} {:>11} {:>5} {:>9} {:>9}  times in ms: p50/p99, of cuts p50/max",
+            "{:<38} {:>5} {:>6} {:>7} {:>5} {:>9} {:>9} {:>11} {:>5} {:>9} {:>9}  times in ms: p50/p99, of cuts p50/max",
             "agent × connector",
             "meet?",
             "direct",
             "relayed",
             "none",
+            "search",
             "to direct",
             "direct echo",
             "cuts",
@@ -206,6 +203,7 @@ impl Findings {
             "direct": self.count(Way::Direct),
             "relayed": self.count(Way::Relayed),
             "neither": self.count(Way::Neither),
+            "search_ms": of(self.times(|run| run.search)),
             "time_to_direct_ms": of(self.times(|run| run.time_to_direct)),
             "first_reply_ms": of(self.times(|run| run.first_reply)),
             "first_direct_echo_ms": of(self.times(|run| run.first_direct)),

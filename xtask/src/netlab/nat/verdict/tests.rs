@@ -8,6 +8,7 @@ fn run(way: Way, said: &str, time: Option<f64>) -> Run {
         first_reply: Some(40.0),
         first_direct: time,
         time_to_direct: time,
+        search: time,
     }
 }
 
