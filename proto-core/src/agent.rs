@@ -272,11 +272,12 @@ impl<Q: Provider> Agent<Q> {
 
     /// DATAGRAMs that find room at this moment; none while not connected.
     pub(crate) fn space(&self) -> usize {
-        let link = self
-            .link
-            .connection()
-            .map_or(0, |id| self.pool.datagram_space(id));
-        link.max(self.session_space().unwrap_or(0))
+        let link = self.link.connection().map(|id| self.pool.datagram_space(id));
+        [link, self.session_space()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(0)
     }
 
     /// Whether packets wait for their turn on a connection: a close would leave them behind.

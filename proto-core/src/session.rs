@@ -50,6 +50,9 @@ pub(crate) const CODE_PROTOCOL: u64 = 6;
 /// A direct connection on which nothing was sent for so long is asked for a sign of life by the agent.
 const DIRECT_KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// How long a connection that another took the place of still takes what is on its way.
+const RETIRE: Duration = Duration::from_secs(1);
+
 /// Words of the peer that wait for the role, at most; it takes them after every input.
 const WORDS: usize = 1024;
 
@@ -152,6 +155,8 @@ pub(crate) struct Session {
     fingerprint: Fingerprint,
     relayed: Option<Leg>,
     direct: Option<Leg>,
+    /// A direct connection that another took the place of, and until when what is on its way is still taken.
+    retiring: Option<(ConnId, Instant)>,
     /// Of the relayed connection.
     stream: MessageStream,
     keepalive: Keepalive,
@@ -205,6 +210,7 @@ impl Session {
             fingerprint,
             relayed: None,
             direct: None,
+            retiring: None,
             stream: MessageStream::new(0),
             keepalive: Keepalive::new(now),
             direct_ping_at: now,
@@ -273,7 +279,9 @@ impl Session {
     /// The connections of this session, those that are still being opened included.
     pub(crate) fn connections(&self) -> impl Iterator<Item = ConnId> + '_ {
         let legs = [self.relayed, self.direct].into_iter().flatten();
-        legs.map(|leg| leg.id).chain(self.search.attempts())
+        let legs = legs.map(|leg| leg.id);
+        let retiring = self.retiring.map(|(id, _)| id);
+        legs.chain(retiring).chain(self.search.attempts())
     }
 
     /// The way that packets take now; `None` if there is none.
@@ -351,7 +359,8 @@ impl Session {
         self.search.forget_attempt(id);
         if let Some(old) = self.direct.take().filter(|old| old.id != id) {
             self.selector.on_closed(PathKind::Direct);
-            pool.close(old.id, CODE_REPLACED, b"replaced", now);
+            self.retire(pool, now);
+            self.retiring = Some((old.id, now + RETIRE));
         }
         let stats = pool.connection_stats(id).unwrap_or_default();
         self.direct = Some(Leg {
@@ -372,8 +381,16 @@ impl Session {
         self.follow_selector(now);
     }
 
+    /// Closes a connection that another took the place of.
+    fn retire<Q: Provider>(&mut self, pool: &mut Pool<Q>, now: Instant) {
+        if let Some((id, _)) = self.retiring.take() {
+            pool.close(id, CODE_REPLACED, b"replaced", now);
+        }
+    }
+
     /// One of its connections is gone, or one that was being opened.
     pub(crate) fn on_closed(&mut self, id: ConnId, now: Instant) {
+        self.retiring.take_if(|(retiring, _)| *retiring == id);
         if self.relayed.is_some_and(|leg| leg.id == id) {
             self.relayed = None;
             self.selector.on_closed(PathKind::Relayed);
@@ -425,6 +442,15 @@ impl Session {
         now: Instant,
         take: &mut dyn FnMut(Datagram),
     ) {
+        if self.retiring.is_some_and(|(retiring, _)| retiring == id) {
+            pool.discard_streams(id);
+            while let Some(datagram) = pool.poll_datagram(id) {
+                if let Some(packet) = self.receive(PathKind::Direct, datagram, now) {
+                    take(packet);
+                }
+            }
+            return;
+        }
         let relayed = self.relayed.is_some_and(|leg| leg.id == id);
         let (kind, leg) = if relayed {
             (PathKind::Relayed, &mut self.relayed)
@@ -617,6 +643,7 @@ impl Session {
         [
             self.selector.poll_timeout(),
             self.search.poll_timeout(),
+            self.retiring.map(|(_, until)| until),
             puncher,
             relayed,
             direct,
@@ -634,6 +661,9 @@ impl Session {
         now: Instant,
     ) {
         self.selector.handle_timeout(now);
+        if self.retiring.is_some_and(|(_, until)| until <= now) {
+            self.retire(pool, now);
+        }
         if let (true, Some(direct)) = (self.selector.poll_probe(), self.direct) {
             pool.ping(direct.id);
             self.direct_ping_at = now + DIRECT_KEEPALIVE;

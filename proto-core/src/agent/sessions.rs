@@ -262,9 +262,7 @@ impl<Q: Provider> Agent<Q> {
     /// The largest packet to a service now; the guess for one without a session is what a session will carry.
     pub(super) fn session_mtu(&self, service: ServiceIndex) -> Option<usize> {
         if let Some(session) = self.sessions.live(service) {
-            return (session.space(&self.pool) > 0)
-                .then(|| session.max_packet_len(&self.pool))
-                .flatten();
+            return session.max_packet_len(&self.pool);
         }
         self.guess(|id| self.pool.max_datagram_len(id))
     }
@@ -293,14 +291,16 @@ impl<Q: Provider> Agent<Q> {
         last.is_none_or(|session| session.path().is_none() || session.space(&self.pool) > 0)
     }
 
-    /// The most packets that any session takes now.
+    /// The packets that every session takes now. The sessions of one host wait for each other, as its services did when they shared
+    /// one connection.
     pub(super) fn session_space(&self) -> Option<usize> {
         let live = self
             .sessions
             .table
             .iter()
             .filter_map(|(_, entry)| entry.session());
-        live.map(|session| session.space(&self.pool)).max()
+        let usable = live.filter(|session| session.path().is_some());
+        usable.map(|session| session.space(&self.pool)).min()
     }
 
     /// Whether packets wait in a session for their turn.

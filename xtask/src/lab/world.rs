@@ -35,6 +35,8 @@ pub(crate) struct World {
     asked: Vec<Service>,
     /// Whether services have IPv6 addresses too.
     six: bool,
+    /// How agents are told that packets may travel, if they are told.
+    pub(crate) paths: Option<&'static str>,
     /// The network.
     pub(crate) site: Site,
     /// The executables.
@@ -54,6 +56,7 @@ impl World {
             published: PUBLISHED.to_vec(),
             asked: ALL.to_vec(),
             six: false,
+            paths: None,
             site: Site::new(devices)?,
             programs,
             scratch,
@@ -183,7 +186,10 @@ impl World {
         services: &[Service],
     ) -> Result<Process> {
         let name = format!("agent{device}");
-        let config = programs::agent_config(&self.pki(), identity, services);
+        let mut config = programs::agent_config(&self.pki(), identity, services);
+        if let (Some(paths), Some(members)) = (self.paths, config.as_object_mut()) {
+            members.insert("paths".to_owned(), paths.into());
+        }
         let config = self.write_config(&name, &self.with_six(config))?;
         let words = self.programs.agent(&config);
         self.start(&name, self.device(device)?, &words)

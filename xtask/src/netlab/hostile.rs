@@ -77,6 +77,10 @@ fn congestion(world: &mut World) -> Result<()> {
 
 /// A local filter makes every send fail with EPERM for a while, at each of the three in turn.
 fn refusal(world: &mut World) -> Result<()> {
+    // Nothing may go around the doors that are shut.
+    drop(world.agents.remove(&1));
+    world.paths = Some("relay");
+    world.start_agent(1)?;
     let to = format!("{}:{}", ECHO.address, ECHO.port);
     let hosts = [
         (world.device(1)?, "dport"),
@@ -104,7 +108,10 @@ fn refusal(world: &mut World) -> Result<()> {
         open_again(world)?;
     }
     ensure!(came == 0, "{came} echoes came through a shut door");
-    everybody_lives(world)
+    everybody_lives(world)?;
+    drop(world.agents.remove(&1));
+    world.paths = None;
+    world.start_agent(1).map(drop)
 }
 
 /// Milliseconds until echoes come back.
