@@ -81,6 +81,7 @@ stories! {
         packets_are_relayed_where_hosts_cannot_meet
         every_pair_of_translators_meets_exactly_when_it_can
         a_connector_without_the_right_name_gets_no_packet
+        a_second_service_of_a_connector_needs_its_name_as_well
         an_agent_without_the_right_name_reaches_nothing
         an_idle_session_ends_and_comes_back
         a_direct_path_follows_an_agent_whose_translator_forgets_it

@@ -66,6 +66,8 @@ struct Entry {
     /// The number of our end of the channel.
     channel: Option<u32>,
     services: BTreeSet<ServiceIndex>,
+    /// What the connector has shown, once it has.
+    identity: Option<Identity>,
     begun: Instant,
     /// When a session that has lost its channel asks for another.
     ask_at: Option<Instant>,
@@ -532,7 +534,11 @@ impl<Q: Provider> Agent<Q> {
     fn on_channel(&mut self, service: ServiceIndex, channel: u32, now: Instant) {
         self.sessions.farewells.retain(|(_, known)| *known != channel);
         if let Some(at) = self.sessions.channels.get(&channel).copied() {
-            // Another service of the same connector.
+            // Another service of the same connector, as the intermediate says: its certificate has to say so too.
+            if !self.is_connector_of(at, service) {
+                self.refuse(service, Refusal::NotAuthorised, Some(now + 10 * ASK_AGAIN));
+                return;
+            }
             self.sessions.set_way(service, Way::Through(at));
             if let Some(entry) = self.sessions.table.get_mut(at) {
                 entry.services.insert(service);
@@ -551,6 +557,7 @@ impl<Q: Provider> Agent<Q> {
         let at = self.sessions.table.insert(Entry {
             channel: Some(channel),
             services: BTreeSet::from([service]),
+            identity: None,
             begun: now,
             ask_at: None,
             stage: Stage::Opening {
@@ -565,6 +572,23 @@ impl<Q: Provider> Agent<Q> {
         // A session that has lost its channel carries the service until this one has shown what it is.
         if self.sessions.live(service).is_none() {
             self.sessions.set_way(service, Way::Through(at));
+        }
+    }
+
+    /// Whether the connector of a session may publish a service. One that has not shown anything yet is asked when it does.
+    fn is_connector_of(&self, at: usize, service: ServiceIndex) -> bool {
+        let (Some(authority), Some(entry)) = (self.sessions.authority, self.sessions.table.get(at)) else {
+            return false;
+        };
+        let id = self
+            .services
+            .get(usize::from(service.0))
+            .map(|service| &service.id);
+        match &entry.stage {
+            Stage::Opening { .. } => true,
+            Stage::Live(_) => {
+                id.is_some_and(|id| authority.permits(entry.identity.as_ref(), Capacity::Connector, id))
+            }
         }
     }
 
@@ -709,6 +733,7 @@ impl<Q: Provider> Agent<Q> {
         let Some(entry) = self.sessions.table.get_mut(at) else {
             return;
         };
+        entry.identity = identity.cloned();
         let services = entry.services.clone();
         if let Some(session) = entry.session_mut() {
             session.attach_relayed(&mut self.pool, id, stream, now);

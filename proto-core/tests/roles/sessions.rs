@@ -310,6 +310,35 @@ pub(crate) fn a_connector_without_the_right_name_gets_no_packet<Q: Quic>(quic: Q
     assert_eq!(scene.relay().stats().relayed, 0);
 }
 
+pub(crate) fn a_second_service_of_a_connector_needs_its_name_as_well<Q: Quic>(quic: Q) {
+    const BOTH: &[Service<'static>] = &[("echo", "10.100.0.1"), ("web", "10.100.0.2")];
+    let mut scene = Scene::special(quic, IntermediateLimits::default(), Box::new(Everyone));
+    let provider = scene.quic.partner(&["connector.echo.ztna"]);
+    let (seed, now) = (scene.world.draw_seed(), scene.world.now());
+    let mut config = connector_config(CONNECTOR, BOTH);
+    config.sessions = Some(SessionConfig::default());
+    let connector = BackendsHost::new(
+        Connector::new(config, provider, &seed, now),
+        EchoBackends::default(),
+    );
+    let connector = scene.world.add("connector", CONNECTOR, connector);
+    scene.await_connector(connector, Duration::from_secs(5));
+    let provider = scene.quic.partner(&["agent.*.ztna"]);
+    let (seed, now) = (scene.world.draw_seed(), scene.world.now());
+    let mut config = agent_config(AGENT, BOTH);
+    config.sessions = Some(SessionConfig::default());
+    let agent = TunnelHost::new(Agent::new(config, provider, &seed, now));
+    let agent = scene.world.add("agent", AGENT, agent);
+    scene.await_agent(agent, Duration::from_secs(5));
+    assert!(echoes(&mut scene, agent, b"its own"));
+    for _ in 0..5 {
+        let _ = scene.send_packet(agent, &udp(INNER, "10.100.0.2:9999", b"not its own"));
+        scene.world.run_for(Duration::from_secs(1));
+    }
+    assert_eq!(scene.world[connector].machine.netstack_stats().udp_flows, 1);
+    assert!(echoes(&mut scene, agent, b"still its own"));
+}
+
 pub(crate) fn an_agent_without_the_right_name_reaches_nothing<Q: Quic>(quic: Q) {
     let mut scene = Scene::special(quic, IntermediateLimits::default(), Box::new(Everyone));
     let connector = new_connector(&mut scene, CONNECTOR, &["connector.*.ztna"]);
