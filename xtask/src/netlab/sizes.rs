@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Test;
 use super::traffic::mtu;
+use crate::lab::programs::ALL;
 use crate::lab::site::device_address;
 use crate::lab::wait_until;
 use crate::lab::world::World;
@@ -15,7 +16,7 @@ pub(super) const TESTS: &[Test] = &[
         for size in [1_400, 1_300] {
             let set = |world: &World, size: usize| world.device(1)?.ip(&format!("link set eth0 mtu {size}"));
             set(world, size)?;
-            restart_agent(world)?;
+            restart_agent(world, RELAY)?;
             follows(world, size)?;
             transfer(world)?;
             set(world, ORDINARY)?;
@@ -25,7 +26,7 @@ pub(super) const TESTS: &[Test] = &[
     ("a_path_that_swallows_long_packets", |world| {
         for size in [1_400, 1_300] {
             swallow(world, size)?;
-            restart_agent(world)?;
+            restart_agent(world, RELAY)?;
             follows(world, size)?;
             transfer(world)?;
             mend(world)?;
@@ -33,7 +34,7 @@ pub(super) const TESTS: &[Test] = &[
         Ok(())
     }),
     ("a_path_that_begins_to_swallow_long_packets", |world| {
-        restart_agent(world)?;
+        restart_agent(world, WRAPPED)?;
         follows(world, ORDINARY)?;
         transfer(world)?;
         swallow(world, 1_360)?;
@@ -41,7 +42,7 @@ pub(super) const TESTS: &[Test] = &[
         follows(world, 1_360)?;
         mend(world)?;
         // What has become larger is found with the next connection.
-        restart_agent(world)?;
+        restart_agent(world, WRAPPED)?;
         follows(world, ORDINARY)
     }),
 ];
@@ -55,20 +56,31 @@ const FILE: u64 = 5_000_000;
 /// Outside: IPv4, UDP, the prefix of a channel, and QUIC around a DATAGRAM. Inside: room for the number of a packet that travels twice.
 const AROUND: usize = 28 + 5 + 32 + 5;
 
+/// The same where packets go wrapped; then comes the service's id.
+const AROUND_WRAPPED: usize = 28 + 32 + 2;
+
 /// The largest UDP payload that is tried, and its headers.
 const MOST: usize = 1_452 + 28;
 
-fn restart_agent(world: &mut World) -> Result<()> {
+/// How packets travel. The small path is the one to the intermediate: nothing may go around it.
+const RELAY: &str = "relay";
+const WRAPPED: &str = "insecure-wrapped";
+
+fn restart_agent(world: &mut World, paths: &'static str) -> Result<()> {
     // The other has to be gone before the interface can be made again.
     drop(world.agents.remove(&1));
-    // The small path is the one to the intermediate: nothing may go around it.
-    world.paths = Some("relay");
+    world.paths = Some(paths);
     world.start_agent(1).map(drop)
 }
 
 /// Waits until the tunnel's interface has what fits into packets of `size`.
 fn follows(world: &mut World, size: usize) -> Result<()> {
-    let expected = size.min(MOST) - AROUND;
+    let longest = ALL.iter().map(|service| service.id.len()).max();
+    let around = match world.paths {
+        Some(WRAPPED) => AROUND_WRAPPED + longest.context("no service")?,
+        Some(_) | None => AROUND,
+    };
+    let expected = size.min(MOST) - around;
     let what = format!("an interface of {expected} bytes on a path of {size}");
     wait_until(&what, Duration::from_secs(10), || {
         Ok((mtu(world)? == expected).then_some(()))
