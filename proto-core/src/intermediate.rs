@@ -30,7 +30,7 @@ use crate::config::IntermediateConfig;
 use crate::config::limits::{EVENT_QUEUE, MAX_UDP_PAYLOAD};
 use crate::id::ConnId;
 use crate::link::CODE_GOODBYE;
-use crate::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit, Wake};
+use crate::machine::{Deadline, Forward, FourTuple, Machine, Received, Transmit, Wake, canonical};
 use crate::quic::identity::{Authority, Identity};
 use crate::quic::{ALPN_V2, Admission, CloseReason, Pool, PoolConfig, PoolEvent, PoolStats, Provider};
 use crate::registration::Registry;
@@ -201,7 +201,7 @@ impl<Q: Provider> Intermediate<Q> {
 
     /// Tells a client where it is seen (QAD). v1 has no form for IPv6 addresses.
     fn observe(&mut self, id: ConnId, address: SocketAddr) {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let address = canonical(address);
         let sent = match self.session(id).map(|session| session.control.as_deref()) {
             Some(Some(control)) => {
                 control.role.is_some() && self.say(id, &ControlMessage::ObservedAddress { address })

@@ -32,6 +32,12 @@ pub struct FourTuple {
     pub remote: SocketAddr,
 }
 
+/// One form for each address: an IPv4 address in IPv6 clothes, as sockets may report it, is that IPv4 address; flow labels and
+/// scopes mean nothing to a peer.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// The explicit congestion notification codepoint of an IP header (RFC 3168 §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Ecn {

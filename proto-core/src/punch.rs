@@ -29,6 +29,7 @@ pub use candidate::{
 };
 use pair::{Pair, State};
 
+use crate::machine::canonical;
 use crate::rng::Rng;
 use crate::window::{Freshness, SequenceWindow};
 use crate::wire::check::{Check, CheckKind, Transaction};
@@ -233,7 +234,7 @@ impl Puncher {
     /// Takes addresses of the peer, as they become known. In a round that is under way they are tried at once.
     pub fn add_candidates(&mut self, candidates: &[Candidate], now: Instant) {
         for candidate in candidates {
-            let address = candidate::canonical(candidate.address);
+            let address = canonical(candidate.address);
             if self.pairs.iter().any(|pair| pair.remote == address) {
                 continue;
             }
@@ -268,7 +269,7 @@ impl Puncher {
 
     /// Takes an authentic check that came from `remote`.
     pub fn handle_check(&mut self, check: &Check, remote: SocketAddr, now: Instant) {
-        let remote = candidate::canonical(remote);
+        let remote = canonical(remote);
         if check.from_agent == (self.side == Side::Agent) {
             self.stats.misdirected += 1;
             return;
@@ -283,7 +284,7 @@ impl Puncher {
     /// The connection on the path in use has proved that its peer is at another address now: what was agreed for the old one holds
     /// for the new.
     pub fn on_moved(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) {
-        let (from, to) = (candidate::canonical(from), candidate::canonical(to));
+        let (from, to) = (canonical(from), canonical(to));
         if let Some(consent) = self.consent.as_mut().filter(|consent| consent.remote == from) {
             consent.remote = to;
             consent.heard = consent.heard.max(now);
@@ -463,7 +464,7 @@ impl Puncher {
             self.asked.remove(index);
         }
         self.on_heard(remote, now);
-        let observed = candidate::canonical(observed);
+        let observed = canonical(observed);
         if is_usable(observed)
             && !self.known_own.contains(&observed)
             && self.known_own.len() < 2 * self.limits.named

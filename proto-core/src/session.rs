@@ -11,8 +11,6 @@
 mod search;
 pub(crate) use search::own_candidates;
 pub(crate) mod table;
-#[cfg(test)]
-mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::id::{ConnId, ServiceId, ServiceIndex};
+use crate::machine::canonical;
 use crate::punch::is_usable;
 use crate::quic::identity::{Capacity, Fingerprint, Identity};
 use crate::rng::{Rng, SeededMap};
@@ -455,11 +456,6 @@ impl V1Peers {
             self.doors.push_back(Door::Close(address));
         }
     }
-}
-
-/// One form for each address: sockets may report IPv4 in IPv6 clothes.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]

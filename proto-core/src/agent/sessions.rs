@@ -20,7 +20,7 @@ use crate::punch::Side;
 use crate::quic::identity::{Authority as _, Capacity, Identity, SanAuthority};
 use crate::quic::{CloseReason, Datagram, DatagramError, MAX_RAW_LEN, Provider, Via};
 use crate::rng::Rng;
-use crate::routing::packet::{self, Kind, Unreachable};
+use crate::routing::packet;
 use crate::session::table::Table;
 use crate::session::{
     CODE_NOT_AUTHORISED, CODE_OVER, CODE_REPLACED, Session, SessionNews, SessionStats, Surroundings,
@@ -436,17 +436,7 @@ impl<Q: Provider> Agent<Q> {
     }
 
     fn answer_unreachable(&mut self, original: &[u8]) {
-        let Ok(parsed) = packet::parse(original) else {
-            return;
-        };
-        // A UDP socket hears only of ports; TCP and ping hear of hosts.
-        let why = if parsed.kind == Kind::Udp {
-            Unreachable::Port
-        } else {
-            Unreachable::Host
-        };
-        let mut answer = Vec::new();
-        if packet::unreachable(original, &parsed, why, &mut answer) {
+        if let Some(answer) = packet::nobody_there(original) {
             self.queue_inbound(answer.into());
         }
     }
@@ -577,19 +567,22 @@ impl<Q: Provider> Agent<Q> {
 
     /// Whether the connector of a session may publish a service. One that has not shown anything yet is asked when it does.
     fn is_connector_of(&self, at: usize, service: ServiceIndex) -> bool {
-        let (Some(authority), Some(entry)) = (self.sessions.authority, self.sessions.table.get(at)) else {
+        let Some(entry) = self.sessions.table.get(at) else {
             return false;
         };
-        let id = self
-            .services
-            .get(usize::from(service.0))
-            .map(|service| &service.id);
         match &entry.stage {
             Stage::Opening { .. } => true,
-            Stage::Live(_) => {
-                id.is_some_and(|id| authority.permits(entry.identity.as_ref(), Capacity::Connector, id))
-            }
+            Stage::Live(_) => self.may_publish(entry.identity.as_ref(), service),
         }
+    }
+
+    /// Whether a certificate names a service as its connector's.
+    fn may_publish(&self, identity: Option<&Identity>, service: ServiceIndex) -> bool {
+        let known = self.services.get(usize::from(service.0));
+        let authority = self.sessions.authority;
+        known
+            .zip(authority)
+            .is_some_and(|(service, authority)| authority.permits(identity, Capacity::Connector, &service.id))
     }
 
     fn on_channel_refused(
@@ -667,9 +660,6 @@ impl<Q: Provider> Agent<Q> {
 
     /// The first connection, or one that takes the place of a lost one: the connector has to show that the services are its own.
     fn begin_session(&mut self, at: usize, id: ConnId, identity: Option<&Identity>, now: Instant) {
-        let Some(authority) = self.sessions.authority else {
-            return;
-        };
         let Some(entry) = self.sessions.table.get_mut(at) else {
             return;
         };
@@ -677,13 +667,7 @@ impl<Q: Provider> Agent<Q> {
         let refused: Vec<ServiceIndex> = services
             .iter()
             .copied()
-            .filter(|service| {
-                let id = self
-                    .services
-                    .get(usize::from(service.0))
-                    .map(|service| &service.id);
-                !id.is_some_and(|id| authority.permits(identity, Capacity::Connector, id))
-            })
+            .filter(|service| !self.may_publish(identity, *service))
             .collect();
         for service in &refused {
             if let Some(entry) = self.sessions.table.get_mut(at) {

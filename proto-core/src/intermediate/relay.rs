@@ -6,7 +6,7 @@ use super::Intermediate;
 use crate::id::{ConnId, ServiceId};
 use crate::quic::{Datagram, Provider};
 use crate::registration::{Route, Unroutable};
-use crate::routing::packet::{self, Fragment, Kind, Unreachable};
+use crate::routing::packet::{self, Fragment};
 use crate::wire::Malformed;
 use crate::wire::channel::CHANNEL;
 use crate::wire::datagram::{
@@ -395,17 +395,7 @@ impl<Q: Provider> Intermediate<Q> {
 
     /// Nobody publishes the service: the agent's host learns it at once instead of waiting for a timeout.
     fn answer_unreachable(&mut self, agent: ConnId, original: &[u8]) {
-        let Ok(parsed) = packet::parse(original) else {
-            return;
-        };
-        // A UDP socket hears only of ports; TCP and ping hear of hosts.
-        let why = if parsed.kind == Kind::Udp {
-            Unreachable::Port
-        } else {
-            Unreachable::Host
-        };
-        let mut answer = Vec::new();
-        if packet::unreachable(original, &parsed, why, &mut answer) {
+        if let Some(answer) = packet::nobody_there(original) {
             let _ = self.pool.send_datagram(agent, answer.into());
         }
     }

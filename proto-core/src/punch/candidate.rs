@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::machine::canonical;
 use crate::wire::control::{Candidate, CandidateKind};
 
 /// Host addresses told to a peer, at most. Three uplinks of two families are already more than hosts have.
@@ -56,11 +57,6 @@ pub fn candidate_priority(kind: CandidateKind, family: Family, rank: u16) -> u32
 /// What a check says about its sender's address (RFC 8445 §7.1.1).
 pub fn peer_reflexive_priority(family: Family) -> u32 {
     candidate_priority(CandidateKind::PeerReflexive, family, 0)
-}
-
-/// An IPv4 address in IPv6 clothes is that IPv4 address; flow labels and scopes mean nothing to a peer.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whether packets may be sent there on a peer's word: one other host, on a port, reachable without a scope.

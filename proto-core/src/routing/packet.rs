@@ -24,7 +24,9 @@ use etherparse::{
 };
 
 pub(crate) use build::tcp;
-pub use build::{Unreachable, echo_reply, reassembly_timed_out, tcp_reset, too_big, udp, unreachable};
+pub use build::{
+    Unreachable, echo_reply, nobody_there, reassembly_timed_out, tcp_reset, too_big, udp, unreachable,
+};
 pub use checksum::verify_checksums;
 pub use fragment::{Piece, set_identification, split};
 pub use quote::TooBig;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{CODE_REPLACED, Session, SessionNews, Surroundings};
 use crate::id::ConnId;
-use crate::machine::FourTuple;
+use crate::machine::{FourTuple, canonical};
 use crate::punch::{Family, Limits, PunchEvent, Puncher, Side, candidate_priority, is_usable};
 use crate::quic::{Pool, Provider, Via};
 use crate::wire::check::{Check, CheckKey, MAX_CHECK_LEN};
@@ -84,7 +84,7 @@ pub(crate) fn own_candidates(around: &Surroundings) -> Vec<Candidate> {
     let mut candidates = around.hosts.clone();
     let observed = around
         .observed
-        .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+        .map(canonical)
         .filter(|address| is_usable(*address) && !candidates.iter().any(|own| own.address == *address));
     if let Some(address) = observed {
         candidates.push(Candidate {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::{Pool, Received};
 use crate::id::ConnId;
-use crate::machine::FourTuple;
+use crate::machine::{FourTuple, canonical};
 use crate::quic::{CannotConnect, Connection, Provider, Purpose};
 use crate::wire::channel::{CHANNEL, PREFIX_LEN, channel_prefix, parse_channel};
 use crate::wire::check::CHECK;
@@ -251,11 +251,6 @@ pub(super) enum Carriage {
     Bare,
     Framed([u8; PREFIX_LEN], FourTuple),
     Inside([u8; PREFIX_LEN], ConnId),
-}
-
-/// One form for each address: sockets may report IPv4 in IPv6 clothes.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]

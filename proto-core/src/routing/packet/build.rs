@@ -12,7 +12,7 @@ use smoltcp::wire::{IpAddress, TcpPacket, TcpRepr};
 use super::checksum::{ICMP_CHECKSUM, Sum, TCP_CHECKSUM, UDP_CHECKSUM, adjust, udp_transmitted};
 use super::{
     Extent, FiveTuple, Fragment, ICMP, ICMP_HEADER, ICMPV6, Kind, Network, Parsed, TCP, TcpFlags, UDP,
-    UDP_HEADER, word,
+    UDP_HEADER, parse, word,
 };
 
 const HOP_LIMIT: u8 = 64;
@@ -107,6 +107,19 @@ pub fn echo_reply(request: &[u8], parsed: &Parsed, out: &mut Vec<u8>) -> bool {
 pub fn unreachable(original: &[u8], parsed: &Parsed, why: Unreachable, out: &mut Vec<u8>) -> bool {
     let message = why.message(parsed.flow.source.is_ipv4());
     error(original, parsed, message, 0, out)
+}
+
+/// The same about a packet that nobody is there to take; `None` where it is no packet, or no error may be sent. A UDP socket hears
+/// only of ports; TCP and ping hear of hosts.
+pub fn nobody_there(original: &[u8]) -> Option<Vec<u8>> {
+    let parsed = parse(original).ok()?;
+    let why = if parsed.kind == Kind::Udp {
+        Unreachable::Port
+    } else {
+        Unreachable::Host
+    };
+    let mut answer = Vec::new();
+    unreachable(original, &parsed, why, &mut answer).then_some(answer)
 }
 
 /// "Fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443 §3.2) with the MTU that the packet should have kept
